@@ -1,0 +1,50 @@
+"""Which server programs the tests run on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from txharedis.testing.servers import ServerProgram, find_programs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--server",
+        metavar="NAME",
+        help="run only on this server: redis, valkey, or with its version, as redis-7.0.15",
+    )
+
+
+def chosen_programs(config: pytest.Config) -> list[ServerProgram]:
+    """The programs of this machine that ``--server`` names; all by default; not none."""
+    name = config.getoption("--server")
+    chosen = [program for program in find_programs() if name in (None, program.name, str(program))]
+    if name and not chosen:
+        found = ", ".join(map(str, find_programs())) or "none"
+        raise pytest.UsageError(f"no server program {name!r} here; found: {found}")
+    return chosen
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server_program" in metafunc.fixturenames:
+        metafunc.parametrize("server_program", chosen_programs(metafunc.config), ids=str)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    from twisted.internet import reactor
+
+    found = [f"{program} ({program.path})" for program in chosen_programs(config)]
+    return [
+        f"servers: {', '.join(found) or 'NONE FOUND, the tests on servers are skipped'}",
+        f"reactor: {type(reactor).__name__}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def reactor() -> Any:
+    """The reactor that pytest-twisted runs."""
+    from twisted.internet import reactor
+
+    return reactor

@@ -1,0 +1,116 @@
+"""Servers and proxies for one test each, and a check that the test leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.process import ProcessReader, ProcessWriter
+
+from tests.support import eventually
+from txharedis.testing.proxy import TcpProxy
+from txharedis.testing.servers import LocalServer, ServerProgram, start_group
+
+MakeServers = Callable[..., Awaitable[list[LocalServer]]]
+MakeProxy = Callable[[LocalServer], TcpProxy]
+
+GRACE = 1.0
+"""How long, in seconds, connections that were told to close may take to be closed."""
+
+
+def in_use(reactor: Any) -> set[Any]:
+    """The calls that wait in the reactor, and the sockets and pipes it watches."""
+    calls = {call for call in reactor.getDelayedCalls() if call.active()}
+    return calls | set(reactor.getReaders()) | set(reactor.getWriters())
+
+
+async def nothing_but(reactor: Any, allowed: Callable[[Any], bool]) -> None:
+    """Return when all that is in use is allowed; raise an AssertionError that names the rest."""
+
+    def left() -> list[str]:
+        return sorted(str(thing) for thing in in_use(reactor) if not allowed(thing))
+
+    try:
+        await eventually(lambda: not left(), GRACE)
+    except AssertionError:
+        raise AssertionError("left in the reactor:\n  " + "\n  ".join(left())) from None
+
+
+@pytest_twisted.async_yield_fixture(autouse=True)
+async def nothing_left_behind(reactor: Any) -> AsyncIterator[list[LocalServer]]:
+    """After all other fixtures: no delayed call, socket or pipe that was not there before.
+
+    Yields a list: the servers put into it are stopped at the end. They still run while links are
+    looked for, because the end of a server would end the links that were left.
+    """
+    before = in_use(reactor)
+    servers: list[LocalServer] = []
+    yield servers
+    try:
+        pipes = (ProcessReader, ProcessWriter)
+        await nothing_but(reactor, lambda thing: thing in before or isinstance(thing, pipes))
+    finally:
+        await stop_all(servers)
+    await nothing_but(reactor, lambda thing: thing in before)
+
+
+@pytest.fixture
+def make_servers(
+    reactor: Any,
+    server_program: ServerProgram,
+    tmp_path: Path,
+    nothing_left_behind: list[LocalServer],
+) -> MakeServers:
+    """`await make_servers(3, options=(...))`: started servers, stopped after the test."""
+
+    async def make(
+        count: int = 1, *, options: Sequence[str] = (), distinct_sources: bool = False
+    ) -> list[LocalServer]:
+        servers = await start_group(
+            reactor,
+            server_program,
+            tmp_path / f"group{len(nothing_left_behind)}",
+            count,
+            options=options,
+            distinct_sources=distinct_sources,
+        )
+        nothing_left_behind.extend(servers)
+        return servers
+
+    return make
+
+
+@pytest_twisted.async_yield_fixture
+async def server(make_servers: MakeServers) -> AsyncIterator[LocalServer]:
+    """One started server."""
+    [only] = await make_servers(1)
+    yield only
+
+
+@pytest_twisted.async_yield_fixture
+async def trio(make_servers: MakeServers) -> AsyncIterator[list[LocalServer]]:
+    """Three started servers that know nothing of each other."""
+    yield await make_servers(3)
+
+
+@pytest_twisted.async_yield_fixture
+async def proxies(reactor: Any, nothing_left_behind: object) -> AsyncIterator[MakeProxy]:
+    """`proxies(server)`: a started proxy in front of a server, stopped after the test."""
+    made: list[TcpProxy] = []
+
+    def make(server: LocalServer) -> TcpProxy:
+        proxy = TcpProxy(reactor, server.port)
+        proxy.start()
+        made.append(proxy)
+        return proxy
+
+    yield make
+    await stop_all(made)
+
+
+async def stop_all(things: Sequence[LocalServer] | Sequence[TcpProxy]) -> None:
+    await DeferredList([Deferred.fromCoroutine(thing.stop()) for thing in things])

@@ -1,0 +1,268 @@
+"""What one client does to the servers: a failover or a repair, under the lock, step by step.
+
+A client that dies after any of these steps leaves a state that the next survey of any other client
+decides and repairs; its lock is gone after `lock_time`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+
+from txharedis.election import Decision, Elect, Follow, Repair, majority
+from txharedis.errors import LinkLost, LockLost, ResponseError
+from txharedis.events import Event, FailoverStep
+from txharedis.gossip import announcement
+from txharedis.interfaces import Args, Clock
+from txharedis.lock import QuorumLock
+from txharedis.log import ClientLog
+from txharedis.options import Options
+from txharedis.protocol import NodeProtocol
+from txharedis.topology import META_KEY, Address, NodeView, Role
+
+__all__ = ["Campaign", "Survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The views of one moment, what was decided of them, and the links to ask further."""
+
+    views: Mapping[Address, NodeView]
+    decision: Decision
+    controls: Mapping[Address, NodeProtocol]
+    nodes: int
+    known_epoch: int
+
+
+class Campaign:
+    """One attempt.
+
+    `look` surveys and decides anew; `serve(master)` lets commands flow to the new master, before
+    the others are redirected.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        options: Options,
+        log: ClientLog,
+        emit: Callable[[Event], None],
+        look: Callable[[], Awaitable[Survey]],
+        serve: Callable[[NodeView], None],
+    ) -> None:
+        self._clock = clock
+        self._options = options
+        self._log = log
+        self._emit = emit
+        self._look = look
+        self._serve = serve
+
+    async def fail_over(self, survey: Survey) -> NodeView | None:
+        """Promote the freshest node and make the others follow it.
+
+        Returns the new master, None when there was nothing to do or somebody else is doing it.
+        Raises LockLost, LinkLost or ResponseError when the winner could not be promoted; then
+        nothing has changed.
+        """
+        lock = await self._lock(survey)
+        if lock is None:
+            return None
+        try:
+            survey = await self._look()
+            self._step("look", lock)
+            decision = survey.decision
+            if not isinstance(decision, Elect):
+                self._log.step("no failover needed any more")
+                return None
+            winner = self._winner(decision, lock)
+            if winner is None:
+                return None
+            master = await self._promote(lock, winner)
+            self._serve(master)
+            self._step("serve", lock, master.address)
+            await self._redirect_others(lock, survey, decision, master)
+            await self._tell_everyone(lock, survey, master)
+        finally:
+            await lock.release()
+        self._step("release", lock)
+        return master
+
+    async def repair(self, survey: Survey) -> bool:
+        """Put right what deviates from the master's group, with no promotion.
+
+        Returns whether anything was put right.
+        """
+        wanted = _repairs(survey.decision)
+        lock = await self._lock(survey)
+        if lock is None:
+            return False
+        done = 0
+        try:
+            survey = await self._look()
+            decision = survey.decision
+            if isinstance(decision, Follow):
+                # Locking makes replicas writable: what deviates only now is our own doing.
+                for repair in [repair for repair in decision.repairs if repair in wanted]:
+                    done += await self._put_right(lock, survey, decision.master, repair)
+        finally:
+            await lock.release()
+        return done > 0
+
+    async def _lock(self, survey: Survey) -> QuorumLock | None:
+        strangers = getattr(survey.decision, "strangers", ())
+        views = [v for v in survey.views.values() if not v.loading and v not in strangers]
+        lock = QuorumLock(
+            self._clock,
+            [(view, survey.controls[view.address]) for view in views],
+            quorum=majority(survey.nodes),
+            life=self._options.lock_time,
+        )
+        epoch = max([survey.known_epoch, *(max(view.epoch, view.vote) for view in views)]) + 1
+        for _ in range(3):
+            if await lock.acquire(epoch):
+                self._log.step(
+                    "lock was a success! ({held} of {nodes} nodes, epoch {epoch})",
+                    held=len(lock.granted),
+                    nodes=survey.nodes,
+                    epoch=epoch,
+                )
+                self._step("lock", lock)
+                return lock
+            if not lock.outrun:
+                break
+            epoch = lock.highest + 1
+        self._log.step("lock was not granted: {why}", why=lock.refusals)
+        return None
+
+    def _winner(self, decision: Elect, lock: QuorumLock) -> NodeView | None:
+        candidates = [view for view in decision.candidates if view.address in lock.granted]
+        if not candidates:
+            self._log.warn("no candidate could be locked: {why}", why=lock.refusals)
+            return None
+        why = decision.why
+        if candidates[0] is not decision.candidates[0]:
+            why = f"the best rank of {len(candidates)} nodes that could be locked"
+        self._log.info("{node} had {why}. congrats!", node=candidates[0].address, why=why)
+        return candidates[0]
+
+    async def _promote(self, lock: QuorumLock, winner: NodeView) -> NodeView:
+        lock.check()
+        group = winner.group or secrets.token_hex(8)
+        await lock.granted[winner.address].fenced(
+            ["SLAVEOF", "NO", "ONE"],
+            _meta(winner, lock.epoch, group),
+            announcement(winner.address),
+        )
+        self._step("promote", lock, winner.address)
+        return _crowned(winner, lock.epoch, group)
+
+    async def _redirect_others(
+        self, lock: QuorumLock, survey: Survey, decision: Elect, master: NodeView
+    ) -> None:
+        """All that can go on by a partial resync, and one that needs a full one."""
+        others = [
+            survey.views[address]
+            for address in lock.granted
+            if address != master.address and survey.views[address] not in decision.strangers
+        ]
+        quick = [view for view in others if view.same_history(master)]
+        slow = [view for view in others if view not in quick]
+        await gatherResults(
+            [
+                Deferred.fromCoroutine(self._redirect(lock, view, master.address))
+                for view in [*quick, *slow[:1]]
+            ],
+            consumeErrors=True,
+        )
+
+    async def _redirect(self, lock: QuorumLock, view: NodeView, master: Address) -> bool:
+        """Make one node a read-only replica; a failure is left to the next survey's repairs."""
+        self._log.step("making {node} into a slave", node=view.address)
+        commands: list[Args] = [["SLAVEOF", master.host, master.port]]
+        if view.is_master:
+            # Nobody shall go on writing to it, or listening to silence.
+            commands.append(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+            commands.append(["CLIENT", "KILL", "TYPE", "pubsub"])
+        try:
+            lock.check()
+            await lock.granted[view.address].finish(*commands)
+        except (LockLost, LinkLost, ResponseError) as error:
+            self._log.warn(
+                "making {node} into a slave failed, will be tried again: {error}",
+                node=view.address,
+                error=str(error),
+            )
+            return False
+        self._step("redirect", lock, view.address)
+        return True
+
+    async def _put_right(
+        self, lock: QuorumLock, survey: Survey, master: Address, repair: Repair
+    ) -> bool:
+        held = lock.granted.get(repair.node)
+        if held is None:
+            self._log.step("{node} could not be locked for a repair", node=repair.node)
+            return False
+        if repair.kind == "redirect":
+            return await self._redirect(lock, survey.views[repair.node], master)
+        view = survey.views[master]
+        group = view.group or secrets.token_hex(8)
+        lock.check()
+        await held.fenced(_meta(view, lock.epoch, group), announcement(master))
+        self._log.info(
+            "{node} is the master of group {group} from epoch {epoch} on",
+            node=master,
+            group=group,
+            epoch=lock.epoch,
+        )
+        return True
+
+    async def _tell_everyone(self, lock: QuorumLock, survey: Survey, master: NodeView) -> None:
+        self._log.step("publishing gossip:master {node}", node=master.address)
+        told = [
+            control.exchange(announcement(master.address)).addTimeout(
+                self._options.survey_timeout, self._clock
+            )
+            for control in survey.controls.values()
+        ]
+        await DeferredList(told, consumeErrors=True)  # whoever does not hear it sees it
+        self._step("gossip", lock, master.address)
+
+    def _step(self, step: str, lock: QuorumLock, node: Address | None = None) -> None:
+        self._emit(FailoverStep(at=self._clock.seconds(), step=step, epoch=lock.epoch, node=node))
+
+
+def _repairs(decision: Decision) -> tuple[Repair, ...]:
+    return decision.repairs if isinstance(decision, Follow) else ()
+
+
+def _meta(view: NodeView, epoch: int, group: str) -> Args:
+    """The command that makes this incarnation of the node the master of an epoch."""
+    fields = {
+        "epoch": epoch,
+        "group": group,
+        "master": str(view.address),
+        "run_id": view.run_id,
+        "since": round(time.time() * 1000),
+    }
+    return ["HSET", META_KEY, *(item for pair in fields.items() for item in pair)]
+
+
+def _crowned(view: NodeView, epoch: int, group: str) -> NodeView:
+    """The view of a node right after its promotion."""
+    return replace(
+        view,
+        role=Role.MASTER,
+        follows=None,
+        follows_text="",
+        link_up=False,
+        writable=False,
+        epoch=epoch,
+        group=group,
+        meta_master=str(view.address),
+        meta_run_id=view.run_id,
+    )

@@ -1,0 +1,157 @@
+"""HAClient: the Redis commands; it submits them, nothing else.
+
+It stands below the service that owns it: of the service it knows only what `Group` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import hiredis
+from twisted.internet.defer import Deferred
+from txredisapi import BaseRedisProtocol, InvalidData
+
+from txharedis.commands import method_names, method_words
+from txharedis.interfaces import Args
+from txharedis.options import Options
+from txharedis.topology import Topology
+
+__all__ = ["Group", "HAClient"]
+
+
+class Group(Protocol):
+    """What a client needs of the service behind it."""
+
+    @property
+    def options(self) -> Options: ...
+
+    @property
+    def master(self) -> str | None: ...
+
+    @property
+    def topology(self) -> Topology: ...
+
+    def submit(self, args: Args, packed: bytes) -> Deferred[object]: ...
+
+    def when_ready(self) -> Deferred[None]: ...
+
+    def drain(self) -> Coroutine[Deferred[Any], Any, None]: ...
+
+    def stopService(self) -> Deferred[object]: ...
+
+
+class HAClient(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi has no types
+    """A client of a highly available group: any Redis client, only that its server does not die.
+
+    It has every method of txredisapi with its signature and its reply conversion, and every other
+    command of the servers under its own name: `client.xadd("s", "*", "f", "v")`,
+    `client.config_get("maxmemory")`. `execute_command("ANY", ...)` sends what has no name here.
+    All return Deferreds; FailoverService.submit lists how they can fail.
+
+    Arguments are str (encoded with `charset`), bytes, int, float (in full, as repr writes it), or
+    anything else as its str; None is an InvalidData error.
+    """
+
+    def __init__(self, group: Group) -> None:
+        options = group.options
+        super().__init__(
+            charset=options.charset,
+            errors=options.errors,
+            convertNumbers=options.convert_numbers,
+        )
+        self._group = group
+        self._plain_text = options.errors == "strict" and (
+            options.charset is None or options.charset.lower().replace("_", "-") == "utf-8"
+        )
+
+    def __repr__(self) -> str:
+        return f"<HAClient of {self._group!r}>"
+
+    @property
+    def master(self) -> str | None:
+        """The node that commands go to, as "host:port"; None while there is none."""
+        return self._group.master
+
+    @property
+    def topology(self) -> Topology:
+        """The picture of the group, as of the newest survey: frozen values."""
+        return self._group.topology
+
+    def when_ready(self) -> Deferred[HAClient]:
+        """Fires with this client when commands flow to a master.
+
+        Fails with WouldDiscardData or UnfitNodes when a person has to decide first, and with
+        ServiceStopped.
+        """
+        return self._group.when_ready().addCallback(lambda _: self)
+
+    def execute_command(
+        self,
+        *args: Any,
+        post_proc: Callable[[Any], Any] | None = None,
+        apply_timeout: bool = True,
+    ) -> Deferred[Any]:
+        """Run any command; `post_proc` is applied to its reply.
+
+        `apply_timeout` is txredisapi's and has no meaning here. An argument that cannot be encoded
+        raises InvalidData, which names it.
+        """
+        result: Deferred[Any] = self._group.submit(args, self._pack(args))
+        return result if post_proc is None else result.addCallback(post_proc)
+
+    def _pack(self, args: tuple[Any, ...]) -> bytes:
+        if not args:
+            raise InvalidData("no command given")
+        if self._plain_text:
+            try:
+                return hiredis.pack_command(args)
+            except (TypeError, UnicodeEncodeError):
+                pass  # something that hiredis does not encode, or an error to be named
+        return hiredis.pack_command(tuple(self._encode(args, arg) for arg in args))
+
+    def _encode(self, args: tuple[Any, ...], arg: object) -> bytes | int | float:
+        if isinstance(arg, bool):
+            return str(arg).encode()
+        if isinstance(arg, (bytes, int, float)):
+            return arg
+        if isinstance(arg, (bytearray, memoryview)):
+            return bytes(arg)
+        if arg is None:
+            raise InvalidData(f"{args[0]}: None is not a value Redis can hold (in {args!r:.200})")
+        try:
+            return str(arg).encode(self.charset or "utf-8", self.errors)
+        except UnicodeEncodeError as error:
+            raise InvalidData(f"{args[0]}: cannot encode {arg!r}: {error}") from error
+
+    def __getattr__(self, name: str) -> Callable[..., Deferred[Any]]:
+        words = method_words(name)
+        if words is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+        def command(*args: Any) -> Deferred[Any]:
+            return self.execute_command(*words, *args)
+
+        command.__name__ = name
+        command.__doc__ = f"The Redis command {' '.join(words)}, arguments and reply as they are."
+        return command
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *method_names()})
+
+    def shutdown(self) -> Deferred[Any]:
+        """Shut the master down: the others then replace it."""
+        return self.execute_command("SHUTDOWN")
+
+    def quit(self) -> Deferred[None]:
+        """Wait until all commands are answered, then close; fires when the last link is gone."""
+
+        async def drain_and_stop() -> None:
+            await self._group.drain()
+            await self._group.stopService()
+
+        return Deferred.fromCoroutine(drain_and_stop())
+
+    def disconnect(self) -> Deferred[object]:
+        """Close now: what is pending fails with ServiceStopped; fires when the links are gone."""
+        return self._group.stopService()

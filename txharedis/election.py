@@ -1,0 +1,470 @@
+"""Who is the master, and who should be: the rules, as pure functions.
+
+`decide` takes what the nodes said of themselves and what is known of the others, and returns what
+to do. No clock, no I/O, no state. The words are those of docs/design.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from txharedis.topology import Address, NodeView, Status
+
+__all__ = [
+    "Decision",
+    "Elect",
+    "Evidence",
+    "Follow",
+    "Ranking",
+    "Refuse",
+    "Repair",
+    "Wait",
+    "decide",
+    "majority",
+    "rank",
+]
+
+#: Seconds to the next look when the answer can change within milliseconds: a replica notices the
+#: crash of its master within about 10 ms.
+SOON = 0.005
+#: Seconds to the next look when somebody has to come back first.
+LATER = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a client knows beside the views.
+
+    `nodes` are the configured nodes, each server once (an address that turned out to be the same
+    server as another is left out). `status` says how we stand with each. `run_ids` are the newest
+    known run_ids, of unreachable nodes too. `epoch` and `group` are those of the group that this
+    client followed, 0 and "" before it did; `history` is the replid of the master that it follows.
+    """
+
+    nodes: tuple[Address, ...]
+    status: Mapping[Address, Status]
+    down_after: float
+    run_ids: Mapping[Address, str] = field(default_factory=dict)
+    epoch: int = 0
+    group: str = ""
+    history: str = ""
+    adopt: frozenset[Address] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One thing to put right under the lock, without a promotion.
+
+    "meta": write epoch and group on a master that has none. "redirect": make the node a read-only
+    replica of the master; `full` when that takes a full resync.
+    """
+
+    kind: str
+    node: Address
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Send the traffic to `master` now. `strangers` are left alone: their data is not ours."""
+
+    master: Address
+    repairs: tuple[Repair, ...] = ()
+    strangers: tuple[NodeView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Elect:
+    """Promote the first of the candidates; `why` says why it is the first."""
+
+    candidates: tuple[NodeView, ...]
+    reason: str
+    why: str = ""
+    strangers: tuple[NodeView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do yet; look again in `retry_in` seconds, or when something changes."""
+
+    reason: str
+    retry_in: float = LATER
+    quorum: bool = True  # whether a quorum answered
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Going on would destroy data or mix groups: a person has to decide."""
+
+    reason: str
+    nodes: tuple[Address, ...] = ()
+    data: bool = False  # whether it is data that would be lost
+
+
+Decision = Follow | Elect | Wait | Refuse
+
+
+def majority(nodes: int) -> int:
+    """The quorum: more than half of the configured nodes."""
+    return nodes // 2 + 1
+
+
+def decide(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
+    """What to do, given the views of one survey.
+
+    `views` holds a view for each node of `evidence.nodes` that answered.
+    """
+    nodes = evidence.nodes
+    answered = [views[address] for address in nodes if address in views]
+    if len(nodes) == 1:
+        if not answered:
+            return Wait(f"{nodes[0]} is {_stands(evidence, nodes[0])}", SOON)
+        if answered[0].loading:
+            return Wait(f"{nodes[0]} is loading its data")
+        return Follow(nodes[0])
+    unfit = _unfit(answered)
+    if unfit is not None:
+        return unfit
+    quorum = majority(len(nodes))
+    if len(answered) < quorum:
+        away = ", ".join(f"{a} {_stands(evidence, a)}" for a in nodes if a not in views)
+        return Wait(
+            f"no quorum: {len(answered)} of {len(nodes)} nodes answer, {quorum} needed ({away})",
+            SOON if _in_motion(evidence, views) else LATER,
+            quorum=False,
+        )
+    ready = [view for view in answered if not view.loading]
+    loading = [view for view in answered if view.loading]
+    group = _group_of(ready, evidence, quorum)
+    if isinstance(group, Refuse):
+        return group
+    strangers = tuple(view for view in ready if _is_stranger(view, group, ready, evidence.adopt))
+    ours = [view for view in ready if view not in strangers]
+    return _Case(ours, loading, strangers, group, evidence, quorum).decide()
+
+
+def _unfit(views: Iterable[NodeView]) -> Refuse | None:
+    for view in views:
+        if view.cluster:
+            return Refuse(f"{view.address} is in cluster mode", (view.address,))
+        if view.sentinels:
+            return Refuse(
+                f"{view.address} is watched by Sentinel: two systems must not move one master",
+                (view.address,),
+            )
+    return None
+
+
+def _stands(evidence: Evidence, address: Address) -> str:
+    status = evidence.status.get(address, Status.DIALLING)
+    return "not answering" if status is Status.UP else status.value
+
+
+def _in_motion(evidence: Evidence, views: Mapping[Address, NodeView]) -> bool:
+    """Whether some node may answer within milliseconds."""
+    return any(
+        evidence.status.get(address) in (Status.DROPPED, Status.DIALLING)
+        for address in evidence.nodes
+        if address not in views
+    )
+
+
+def _group_of(ready: Sequence[NodeView], evidence: Evidence, quorum: int) -> str | Refuse:
+    """The group that these nodes are, "" when none of them was ever in one.
+
+    Adopted nodes have no say. Where there are several groups, it is the one that this client
+    followed, or else the one of a quorum.
+    """
+    members: dict[str, list[NodeView]] = {}
+    for view in ready:
+        if view.group and view.address not in evidence.adopt:
+            members.setdefault(view.group, []).append(view)
+    if evidence.group in members:
+        return evidence.group
+    holders = {
+        group: views for group, views in members.items() if any(view.keys for view in views)
+    } or members
+    if len(holders) <= 1:
+        return next(iter(holders), "")
+    for group, views in holders.items():
+        if len(views) >= quorum:
+            return group
+    everyone = [view for views in holders.values() for view in views]
+    return Refuse(
+        f"the nodes belong to {len(holders)} groups, none with a quorum: "
+        + ", ".join(f"{view.address} ({view.keys} keys)" for view in everyone)
+        + "; name in adopt=[...] those whose data may go",
+        tuple(view.address for view in everyone),
+        data=True,
+    )
+
+
+def _is_stranger(
+    view: NodeView, group: str, ready: Sequence[NodeView], adopt: frozenset[Address]
+) -> bool:
+    """Whether SLAVEOF would discard data that is not the group's.
+
+    It would when the node holds keys and carries another group's id, or none although the group
+    has one; not when it shares the history of a member (its copy of the id is on its way).
+    """
+    if not group or not view.keys or view.group == group or view.address in adopt:
+        return False
+    if view.group:
+        return True
+    return not any(view.same_history(other) for other in ready if other.group == group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One survey of several nodes with a quorum: the members, and what is known of the rest."""
+
+    ours: Sequence[NodeView]
+    loading: Sequence[NodeView]
+    strangers: tuple[NodeView, ...]
+    group: str
+    evidence: Evidence
+    quorum: int
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch of our group that any node here has."""
+        return max((view.epoch for view in self.ours if view.group == self.group), default=0)
+
+    def decide(self) -> Decision:
+        claimants = [
+            view
+            for view in self.ours
+            if view.claims and view.epoch == self.epoch and view.group == self.group
+        ]
+        remembered = self.evidence.epoch if self.group in ("", self.evidence.group) else 0
+        if self.epoch < remembered:
+            return self._without_the_newest(remembered)
+        if claimants:
+            return self._follow(claimants[0])
+        if self.epoch == 0:
+            return self._first_time()
+        return self._succeed(self._last_master(), "")
+
+    def _without_the_newest(self, remembered: int) -> Decision:
+        """Nobody here has the epoch that this client has already seen."""
+        if self.epoch == 0 and any(
+            self.evidence.history in (view.replid, view.replid2) for view in self.ours
+        ):
+            # Our own keys were flushed, with the rest; the servers went on living.
+            return self._first_time()
+        return Wait(
+            f"no reachable node has the data of epoch {remembered}: "
+            f"the newest here is epoch {self.epoch}"
+        )
+
+    def _first_time(self) -> Decision:
+        """No node carries a group yet."""
+        histories = _histories(view for view in self.ours if view.keys)
+        histories = [
+            history
+            for history in histories
+            if not all(view.address in self.evidence.adopt for view in history)
+        ]
+        if len(histories) > 1:
+            holders = [view for history in histories for view in history]
+            return Refuse(
+                "more than one history holds data: "
+                + ", ".join(f"{view.address} ({view.keys} keys)" for view in holders)
+                + "; name in adopt=[...] the nodes whose data may go",
+                tuple(view.address for view in holders),
+                data=True,
+            )
+        masters = [view for view in self.ours if view.is_master]
+        if any(view.keys for view in self._foreign()):
+            return self._refuse_foreign()
+        if len(masters) == 1:
+            master = masters[0]
+            if not histories or any(master.same_history(view) for view in histories[0]):
+                return self._follow(master)
+        return self._succeed(self._followed(), f"invalid master count: {len(masters)}")
+
+    def _foreign(self) -> list[NodeView]:
+        """The replicas of a living server that is not one of the nodes."""
+        return [v for v in self.ours if not v.is_master and v.follows is None and v.link_up]
+
+    def _refuse_foreign(self) -> Refuse:
+        foreign = self._foreign()
+        return Refuse(
+            ", ".join(f"{view.address} follows {view.follows_text}" for view in foreign)
+            + ", which is not one of the nodes given",
+            tuple(view.address for view in foreign),
+        )
+
+    def _last_master(self) -> Address | None:
+        """The configured node that the newest meta names: by run_id, by address, by followers."""
+        newest = next(view for view in self.ours if view.epoch == self.epoch)
+        for address, run_id in self.evidence.run_ids.items():
+            if run_id == newest.meta_run_id and address in self.evidence.nodes:
+                return address
+        for address in self.evidence.nodes:
+            if str(address) == newest.meta_master:
+                return address
+        return self._followed()
+
+    def _followed(self) -> Address | None:
+        """The node that most replicas here follow and that is not a master here."""
+        votes: dict[Address, int] = {}
+        masters = {view.address for view in self.ours if view.is_master}
+        for view in self.ours:
+            if view.follows is not None and view.follows not in masters:
+                votes[view.follows] = votes.get(view.follows, 0) + 1
+        return max(votes, key=lambda address: (votes[address], str(address)), default=None)
+
+    def _succeed(self, last: Address | None, reason: str) -> Decision:
+        """The last master is not one that can be followed: elect, if that is certain."""
+        if last is None:
+            if self._foreign() and not any(view.is_master for view in self.ours):
+                return self._refuse_foreign()
+            return self._elect(reason or "invalid master count: 0")
+        for view in self.ours:
+            if view.address == last:
+                what = "has restarted since" if view.is_master else "is no longer master though"
+                return self._elect(reason or f"{last} {what} it was promoted")
+        alive = self._signs_of_life(last)
+        return alive if alive is not None else self._elect(reason or f"MASTER {last} is down")
+
+    def _signs_of_life(self, last: Address) -> Wait | None:
+        """None when the death of the last master is proved, else what to wait for."""
+        is_loading = any(view.address == last for view in self.loading)
+        status = self.evidence.status.get(last, Status.DIALLING)
+        followers = [view for view in self.ours if view.follows == last]
+        hearing = [view for view in followers if self._hears(view)]
+        if hearing:
+            return Wait(
+                f"{last} is out of reach from here ({status.value}), but {len(hearing)} of "
+                f"{len(followers)} of its replicas hear it",
+                SOON,
+            )
+        if not is_loading and status not in (Status.REFUSED, Status.SILENT):
+            return Wait(f"MASTER {last} is {_stands(self.evidence, last)}", SOON)
+        return None
+
+    def _hears(self, view: NodeView) -> bool:
+        return view.link_up and view.last_io < self.evidence.down_after
+
+    def _elect(self, reason: str) -> Decision:
+        if len(self.ours) < self.quorum:
+            return Wait(
+                f"{reason}, and only {len(self.ours)} nodes can vote ({self.quorum} needed)"
+            )
+        unfit = {view.address: self._unfit_because(view) for view in self.ours}
+        ranking = rank(view for view in self.ours if not unfit[view.address])
+        excuses = [f"{address} {excuse}" for address, excuse in unfit.items() if excuse]
+        excuses += [f"{view.address} is loading" for view in self.loading]
+        # A node that is loading may be the freshest, unless a candidate has lived through it all:
+        # such a one was linked to the master until the end.
+        if self.loading and not any(view.linked_before for view in ranking.order):
+            return Wait(
+                f"{reason}, but a node that may be the freshest is not ready: {_list(excuses)}"
+            )
+        if not ranking.order:
+            return Wait(f"{reason}, but there is no candidate: {_list(excuses)}")
+        return Elect(ranking.order, reason, ranking.why, self.strangers)
+
+    def _unfit_because(self, view: NodeView) -> str:
+        """Why this node cannot be elected, "" when it can."""
+        if view.priority == 0:
+            return "has replica-priority 0"
+        if view.syncing:
+            return "is in the middle of a full resync"
+        if view.epoch < self.epoch or (self.epoch and view.group != self.group):
+            return f"lacks the data of epoch {self.epoch}"
+        if not view.keys and not view.opcounter and any(other.keys for other in self.ours):
+            return "is empty while others hold data"
+        here = {other.address for other in self.ours}
+        if not (view.is_master or view.linked_before or view.keys or view.epoch) and (
+            view.follows is not None and view.follows not in here
+        ):
+            return f"has never been synced with {view.follows}"
+        if (
+            view.keys
+            and view.address in self.evidence.adopt
+            and any(other.keys and other.address not in self.evidence.adopt for other in self.ours)
+        ):
+            return "holds data that may go (adopt)"
+        return ""
+
+    def _follow(self, master: NodeView) -> Follow:
+        repairs: list[Repair] = []
+        if not (master.epoch and master.claims):
+            repairs.append(Repair("meta", master.address))
+        busy = any(view.syncing for view in self.ours) or bool(self.loading)
+        for view in self.ours:
+            if view.address == master.address or not _deviates(view, master):
+                continue
+            full = not view.same_history(master)
+            if full and busy:
+                continue
+            busy = busy or full
+            repairs.append(Repair("redirect", view.address, full))
+        return Follow(master.address, tuple(repairs), self.strangers)
+
+
+def _deviates(view: NodeView, master: NodeView) -> bool:
+    return view.is_master or view.follows != master.address or view.writable
+
+
+def _list(items: Sequence[str]) -> str:
+    return "; ".join(items) if items else "no node is there"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Views, freshest first, and the reason why the first is the first."""
+
+    order: tuple[NodeView, ...]
+    why: str
+
+
+def rank(views: Iterable[NodeView]) -> Ranking:
+    """Order by freshness.
+
+    Highest epoch; then the history with the highest opcounter; inside one history the highest
+    offset; then the longest uptime; then the address. Offsets of different histories do not
+    compare, so between histories with equal counters the one that holds data comes first.
+    """
+
+    def worth(history: Sequence[NodeView]) -> tuple[object, ...]:
+        return (
+            -max(view.epoch for view in history),
+            -max(view.opcounter for view in history),
+            -max(view.keys > 0 for view in history),
+            -max(view.uptime for view in history),
+            min(view.address for view in history),
+        )
+
+    def place(view: NodeView) -> tuple[object, ...]:
+        return (-view.epoch, -view.offset, -view.uptime, view.address)
+
+    histories = sorted(_histories(views), key=worth)
+    order = tuple(view for history in histories for view in sorted(history, key=place))
+    return Ranking(order, _why(order, histories) if order else "")
+
+
+def _why(order: Sequence[NodeView], histories: Sequence[Sequence[NodeView]]) -> str:
+    best = order[0]
+    rivals = [view for view in histories[0] if view is not best and view.epoch == best.epoch]
+    counters = f"highest opcounter ({best.opcounter}) of {len(order)} nodes"
+    if any(view.epoch < best.epoch for view in order):
+        return f"highest epoch ({best.epoch}) of {len(order)} nodes"
+    if any(view.offset < best.offset for view in rivals) and any(
+        view.opcounter != best.opcounter or view.offset != best.offset for view in rivals
+    ):
+        return f"highest offset ({best.offset}, opcounter {best.opcounter}) of {len(order)} nodes"
+    return counters
+
+
+def _histories(views: Iterable[NodeView]) -> list[list[NodeView]]:
+    """The views in groups of one replication history each."""
+    histories: list[list[NodeView]] = []
+    for view in views:
+        related = [h for h in histories if any(view.same_history(other) for other in h)]
+        merged = [other for history in related for other in history] + [view]
+        histories = [history for history in histories if history not in related] + [merged]
+    return histories

@@ -1,0 +1,96 @@
+"""What happens, as frozen values: `on_event` receives them in the order in which they happen.
+
+`at` is the client's own clock in seconds (the reactor's `seconds()`), comparable only with other
+events of the same client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from txharedis.topology import Address, Status
+
+__all__ = [
+    "Event",
+    "FailoverEnded",
+    "FailoverStarted",
+    "FailoverStep",
+    "MasterChanged",
+    "NodeChanged",
+    "Refused",
+    "Waiting",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeChanged(Event):
+    """This client stands differently with a node; `reason` says why, for people."""
+
+    node: Address
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterChanged(Event):
+    """Commands go to `new` from here on; `old` is None at the start."""
+
+    old: Address | None
+    new: Address
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting(Event):
+    """Nothing can be done for a master just now; `reason` says why. Said once per reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Event):
+    """Going on would destroy data or mix groups; a person has to act. Said once per reason."""
+
+    reason: str
+    nodes: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverStarted(Event):
+    """This client tries to fail over; `reason` says what is wrong with the master."""
+
+    reason: str
+    failover_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverStep(Event):
+    """One step is done: "lock", "look", "promote", "serve", "redirect", "gossip" or "release".
+
+    `node` is the node it was done on, None where it concerns them all.
+    """
+
+    step: str
+    epoch: int
+    node: Address | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailoverEnded(Event):
+    """This client's failover ended: `master` is the node it promoted, None when it gave way.
+
+    `outage` is in seconds, from the moment this client lost the old master until it used the new
+    one; 0.0 when it had none before.
+    """
+
+    master: Address | None
+    epoch: int
+    reason: str = ""
+    outage: float = 0.0

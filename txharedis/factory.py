@@ -1,0 +1,116 @@
+"""NodeFactory: keeps one link to one node, redialling for as long as it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IConnector
+from twisted.internet.protocol import ReconnectingClientFactory
+from twisted.python.failure import Failure
+
+from txharedis.interfaces import DialledLink, Reactor
+from txharedis.topology import Address
+
+__all__ = ["NodeFactory"]
+
+
+class NodeFactory(ReconnectingClientFactory):
+    """Dials `address`, and again after each failure: at once, then in doubling, jittered steps.
+
+    It is dialled with `reactor.connectTCP` and not through an endpoint, because behind an endpoint
+    a factory never hears that its connection failed or was lost.
+
+    `build` makes the protocol of a new connection. `gone(reason, was_ready)` is called for each
+    attempt that failed and each link that was lost. `first_delay` and `max_delay` are in seconds.
+    """
+
+    noisy = False
+    factor = 2.0
+    jitter = 0.2
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        address: Address,
+        build: Callable[[], DialledLink],
+        gone: Callable[[Failure, bool], None],
+        *,
+        first_delay: float,
+        max_delay: float,
+        timeout: float,
+    ) -> None:
+        self._reactor = reactor
+        self.clock = reactor
+        self._address = address
+        self._build = build
+        self._gone = gone
+        self.initialDelay = self.delay = first_delay
+        self.maxDelay = max_delay
+        self._timeout = timeout
+        self._ready_since: float | None = None
+        self._closed = False
+        self._stopped: Deferred[None] | None = None
+        self.link: DialledLink | None = None
+
+    def dial(self) -> None:
+        """Begin; called once."""
+        self.connector = self._reactor.connectTCP(
+            self._address.host, self._address.port, self, timeout=self._timeout
+        )
+
+    def redial_now(self) -> None:
+        """Cut the waiting short: there is news that the node may be back."""
+        if self._callID is not None and self._callID.active():
+            self._callID.cancel()
+            self._callID = None
+            self.delay = self.initialDelay
+            self.connector.connect()
+
+    def link_ready(self) -> None:
+        """The handshake is through: the next failure is a new one."""
+        if not self._closed:
+            self._ready_since = self._reactor.seconds()
+            self.resetDelay()
+
+    def close(self) -> Deferred[None]:
+        """Stop dialling and drop the link; fires when nothing of it is left."""
+        self._closed = True
+        self.stopTrying()
+        if self.link is not None:
+            self.link.abort()
+        if not self.numPorts:
+            return succeed(None)
+        self._stopped = Deferred()
+        return self._stopped
+
+    def stopFactory(self) -> None:
+        if self._stopped is not None:
+            stopped, self._stopped = self._stopped, None
+            stopped.callback(None)
+
+    def startedConnecting(self, connector: IConnector) -> None:
+        self.connector = connector
+
+    def buildProtocol(self, addr: IAddress | None) -> DialledLink:
+        protocol = self._build()
+        protocol.factory = self
+        self.link = protocol
+        return protocol
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self._gone(reason, False)
+        super().clientConnectionFailed(connector, reason)
+
+    def clientConnectionLost(self, connector: IConnector, unused_reason: Failure) -> None:
+        ready_since, self._ready_since = self._ready_since, None
+        self.link = None
+        lived = 0.0 if ready_since is None else self._reactor.seconds() - ready_since
+        self._gone(unused_reason, ready_since is not None)
+        if self._closed:
+            return
+        if lived > self.initialDelay:
+            # It worked until now. Whether the node is gone is told by dialling it, at once.
+            connector.connect()
+        else:
+            super().clientConnectionLost(connector, unused_reason)

@@ -1,0 +1,111 @@
+"""Gossip: clients tell each other which node became the master.
+
+A message is a hint: whoever hears it looks for himself. The channel and the payload ("host:port")
+are those of Node haredis, so its clients follow our promotions too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
+
+from txharedis.factory import NodeFactory
+from txharedis.interfaces import Args, Clock, Reactor
+from txharedis.options import Options
+from txharedis.protocol import NodeProtocol, greeting
+from txharedis.topology import Address
+
+__all__ = ["CHANNEL", "Gossip", "GossipProtocol", "announcement"]
+
+CHANNEL = "haredis:gossip:master"
+
+
+def announcement(master: Address) -> Args:
+    """The command that tells it to the clients that listen on one node.
+
+    PUBLISH travels from a master to its replicas and not back, so it is sent to every node.
+    """
+    return ["PUBLISH", CHANNEL, str(master)]
+
+
+class GossipProtocol(NodeProtocol):
+    """A subscriber link: calls `heard(text)` for each message on the gossip channel."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        options: Options,
+        heard: Callable[[str], None],
+        ready: Callable[[], None],
+    ) -> None:
+        self._heard = heard
+        super().__init__(
+            clock,
+            [*greeting(options, options.haredis_db_num), ["SUBSCRIBE", CHANNEL]],
+            options.connect_timeout,
+            lambda _link, _replies: ready(),
+            lambda _error: None,
+        )
+
+    def unasked(self, reply: object) -> None:
+        """On a subscribed link everything comes unasked."""
+        match reply:
+            case [b"message", _, bytes(text)]:
+                self._heard(text.decode("utf-8", "replace"))
+
+
+class Gossip:
+    """One subscriber link to each node; `heard(node, text)` is called for each message."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        nodes: Iterable[Address],
+        options: Options,
+        heard: Callable[[Address, str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._heard = heard
+        self._factories = {node: self._factory(node) for node in nodes}
+
+    def start(self) -> None:
+        for factory in self._factories.values():
+            factory.dial()
+
+    def close(self) -> Deferred[object]:
+        """Drop the links for good; fires when they are gone."""
+        return gatherResults([factory.close() for factory in self._factories.values()])
+
+    def renew(self, node: Address) -> None:
+        """Drop the link to a node that has gone silent; it is redialled."""
+        link = self._factories[node].link
+        if link is not None:
+            link.abort()
+
+    def redial_now(self, node: Address) -> None:
+        """Do not wait out the delay: the node is back."""
+        self._factories[node].redial_now()
+
+    def _factory(self, node: Address) -> NodeFactory:
+        def heard(text: str) -> None:
+            self._heard(node, text)
+
+        def build() -> GossipProtocol:
+            return GossipProtocol(self._reactor, self._options, heard, factory.link_ready)
+
+        def gone(reason: Failure, was_ready: bool) -> None:
+            pass
+
+        factory = NodeFactory(
+            self._reactor,
+            node,
+            build,
+            gone,
+            first_delay=self._options.reconnect_delay,
+            max_delay=self._options.reconnect_max,
+            timeout=self._options.connect_timeout,
+        )
+        return factory

@@ -1,0 +1,55 @@
+"""What the floors ask of each other and of the reactor, as structural types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+__all__ = ["Args", "Clock", "DialledLink", "Link", "Reactor", "Timer", "Waiter"]
+
+#: One command with its arguments, as hiredis encodes them.
+Args = Sequence[bytes | str | int | float]
+
+
+class Timer(Protocol):
+    """IDelayedCall, as far as we use it."""
+
+    def active(self) -> bool: ...
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """IReactorTime, as far as we use it: `task.Clock` is one."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any) -> Timer: ...
+
+
+class Reactor(Clock, Protocol):
+    """What we need of a reactor: the time, and to dial (IReactorTCP)."""
+
+    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = ...) -> Any: ...
+
+
+class Waiter(Protocol):
+    """Somebody who waits for a reply; exactly one of the two is called for each command written."""
+
+    def settle(self, reply: object) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+class Link(Protocol):
+    """A usable link, as seen by those who send commands over it."""
+
+    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> None: ...
+
+
+class DialledLink(Protocol):
+    """A connection, as seen by the factory that keeps it."""
+
+    factory: Any
+
+    def abort(self) -> None: ...

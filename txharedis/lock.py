@@ -1,0 +1,253 @@
+"""The failover lock, and the fence: nothing is changed on a server without it.
+
+The lock is one key on each node, held when a quorum of the configured nodes granted it. A node
+grants an epoch once, for ever (its vote), so two holders never share one. Each change is one
+transaction that watches the lock of the node it is made on: when the lock has expired, changed
+hands or been wiped meanwhile, the server refuses it all. A client that was paused past its lock's
+life therefore changes nothing when it wakes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.python.failure import Failure
+
+from txharedis.errors import LinkLost, LockLost, ResponseError
+from txharedis.interfaces import Args, Clock
+from txharedis.protocol import NodeProtocol
+from txharedis.topology import META_KEY, Address, NodeView, failover_key, vote_key
+
+__all__ = ["NodeLock", "QuorumLock"]
+
+# KEYS: lock, vote, meta. ARGV: token, life in ms, epoch. Answers granted (1 or 0), the vote, the
+# epoch of the meta, and whether the lock is held by somebody.
+_ACQUIRE = b"""
+local vote = tonumber(redis.call('get', KEYS[2]) or '0')
+local epoch = tonumber(redis.call('hget', KEYS[3], 'epoch') or '0')
+local held = redis.call('exists', KEYS[1])
+local asked = tonumber(ARGV[3])
+if held == 1 or asked <= vote or asked <= epoch then
+    return {0, vote, epoch, held}
+end
+redis.call('set', KEYS[2], ARGV[3])
+redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {1, asked, epoch, 0}
+"""
+
+_RELEASE = b"if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
+
+
+class NodeLock:
+    """The lock on one node, over its control link, for `life` seconds.
+
+    `refusal` says why the node did not grant it, "" when it did; `highest` is the highest epoch
+    that it has granted or seen.
+    """
+
+    def __init__(
+        self, clock: Clock, control: NodeProtocol, view: NodeView, token: str, life: float
+    ) -> None:
+        self._clock = clock
+        self._life = life
+        self._patience = life / 4  # one silent node must not use up the life of the lock
+        self.view = view
+        self.held = False
+        self.taken_by_other = False
+        self.refusal = ""
+        self.highest = 0
+        self._control = control
+        self._token = token
+        self._key = failover_key(view.run_id)
+        self._changed: dict[str, str] = {}  # settings that we changed, and what puts them back
+
+    async def acquire(self, epoch: int) -> None:
+        """Ask for the lock, and for the vote for `epoch`."""
+        asked: Args = [
+            "EVAL",
+            _ACQUIRE,
+            3,
+            self._key,
+            vote_key(self.view.run_id),
+            META_KEY,
+            self._token,
+            round(self._life * 1000),
+            epoch,
+        ]
+        try:
+            if self.view.is_master:
+                reply = (await self._ask(asked))[0]
+            else:
+                # A replica takes no keys unless told to; only within this we let it.
+                self._changed["replica-read-only"] = "yes"
+                writable: Args = ["CONFIG", "SET", "replica-read-only", "no"]
+                reply = (await self._ask(writable, asked))[1]
+                if isinstance(reply, Exception) and "MASTERDOWN" in str(reply):
+                    self._changed["replica-serve-stale-data"] = "no"
+                    stale: Args = ["CONFIG", "SET", "replica-serve-stale-data", "yes"]
+                    reply = (await self._ask(stale, asked))[1]
+        except LinkLost as error:
+            self.refusal = str(error)
+            return
+        match reply:
+            case [int(granted), int(vote), int(seen), int(held)]:
+                self.held = granted == 1
+                self.taken_by_other = held == 1
+                self.highest = max(vote, seen)
+                if not self.held:
+                    what = "it is locked" if held else f"it has granted epoch {self.highest}"
+                    self.refusal = what
+            case _:
+                self.refusal = str(reply)
+        if not self.held and not self.taken_by_other:
+            await self._put_back()
+
+    def _ask(self, *commands: Args) -> Deferred[list[object]]:
+        return self._control.exchange(*commands).addTimeout(self._patience, self._clock, _no_answer)
+
+    async def fenced(self, *commands: Args) -> None:
+        """Run commands on this node in one transaction, if the lock is still ours.
+
+        It ends with `replica-read-only yes` and with what locking changed put back. Raises
+        LockLost when the lock is not ours any more, LinkLost, or ResponseError when the server
+        refused; then nothing has changed, unless it was a command that failed inside EXEC.
+        """
+        _, holder = await self._ask(["WATCH", self._key], ["GET", self._key])
+        if holder != self._token.encode():
+            await self._ask(["UNWATCH"])
+            raise LockLost(f"the lock on {self.view.address} is not ours any more")
+        settings = _settings({**self._changed, "replica-read-only": "yes"})
+        *queued, outcome = await self._ask(["MULTI"], *commands, *settings, ["EXEC"])
+        if outcome is None:
+            raise LockLost(f"the lock on {self.view.address} was lost during the transaction")
+        if isinstance(outcome, Exception):
+            raise next((reply for reply in queued if isinstance(reply, Exception)), outcome)
+        self._changed = {}
+        for reply in outcome if isinstance(outcome, list) else ():
+            if isinstance(reply, Exception):
+                raise reply
+
+    async def finish(self, *commands: Args) -> None:
+        """As `fenced`, and the lock is given back in the same transaction."""
+        await self.fenced(*commands, ["DEL", self._key])
+        self.held = False
+
+    async def release(self) -> None:
+        """Give the lock back if it is still ours, and put the settings back. Never fails."""
+        if not self.held:
+            return
+        try:
+            if self._changed:
+                await self.finish()
+            else:
+                await self._ask(["EVAL", _RELEASE, 1, self._key, self._token])
+        except (LockLost, LinkLost, ResponseError):
+            pass  # it expires by itself, and the next survey of anyone repairs the settings
+        self.held = False
+
+    async def _put_back(self) -> None:
+        changed, self._changed = self._changed, {}
+        if changed:
+            try:
+                await self._ask(*_settings(changed))
+            except LinkLost:
+                pass
+
+
+def _no_answer(result: object, seconds: float) -> object:
+    if isinstance(result, Failure) and result.check(CancelledError):
+        raise LinkLost(f"no answer within {seconds:.2f} s")
+    return result
+
+
+def _settings(values: dict[str, str]) -> list[Args]:
+    return [["CONFIG", "SET", name, value] for name, value in values.items()]
+
+
+class QuorumLock:
+    """The lock on a quorum of nodes, for `life` seconds of our own clock from `acquire` on."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        nodes: Sequence[tuple[NodeView, NodeProtocol]],
+        *,
+        quorum: int,
+        life: float,
+    ) -> None:
+        self.token = secrets.token_hex(8)
+        self._clock = clock
+        self._quorum = quorum
+        self._life = life
+        self._deadline = 0.0
+        self.epoch = 0
+        self._locks = {
+            view.address: NodeLock(clock, control, view, self.token, life)
+            for view, control in sorted(nodes, key=lambda node: node[0].address)
+        }
+
+    @property
+    def granted(self) -> dict[Address, NodeLock]:
+        """The nodes that granted it, in the order of their addresses."""
+        return {address: lock for address, lock in self._locks.items() if lock.held}
+
+    @property
+    def highest(self) -> int:
+        """The highest epoch that any node was seen to have granted or carry."""
+        return max((lock.highest for lock in self._locks.values()), default=0)
+
+    @property
+    def refusals(self) -> str:
+        """Why nodes did not grant it, for people."""
+        return "; ".join(f"{a}: {lock.refusal}" for a, lock in self._locks.items() if lock.refusal)
+
+    @property
+    def outrun(self) -> bool:
+        """Whether it failed only because a higher epoch was granted before: ask for a higher one."""
+        return not any(lock.taken_by_other for lock in self._locks.values()) and (
+            self.highest >= self.epoch
+        )
+
+    async def acquire(self, epoch: int) -> bool:
+        """Ask the first node alone, then the others together.
+
+        Whoever finds the first node taken stops there: somebody else is at it. A node that cannot
+        answer is passed over. Returns whether a quorum granted it; if not, what was granted has
+        been given back.
+        """
+        self.epoch = epoch
+        self._deadline = self._clock.seconds() + self._life
+        waiting = list(self._locks.values())
+        while waiting:
+            first = waiting.pop(0)
+            await first.acquire(epoch)
+            if first.held:
+                await _together(lock.acquire(epoch) for lock in waiting)
+                break
+            if first.taken_by_other or first.highest:
+                break
+        if len(self.granted) >= self._quorum and not self.expired:
+            return True
+        await self.release()
+        return False
+
+    @property
+    def expired(self) -> bool:
+        """Whether its life has passed by our own clock; then we act no more."""
+        return self._clock.seconds() >= self._deadline
+
+    def check(self) -> None:
+        """Raise LockLost when its life has passed."""
+        if self.expired:
+            raise LockLost(f"the lock's {self._life} s have passed")
+
+    async def release(self) -> None:
+        """Give back what is still ours. Never fails."""
+        await _together(lock.release() for lock in self.granted.values())
+
+
+async def _together(steps: Iterable[Coroutine[Deferred[Any], Any, None]]) -> None:
+    await gatherResults([Deferred.fromCoroutine(step) for step in steps], consumeErrors=True)

@@ -1,0 +1,60 @@
+"""What the client says while it works: twisted.logger events, one line a step.
+
+With `debug_mode` each line is also printed to standard error in this form, unless the process's
+standard error already leads into Twisted's log (as under twistd):
+
+    [19:28:00](#1) info: 127.0.0.1:6381 had highest opcounter (1441) of 2 nodes. congrats!
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from typing import Any
+
+from twisted.logger import Logger, LoggingFile, LogLevel, formatEvent
+from twisted.python.failure import Failure
+
+__all__ = ["ClientLog"]
+
+_numbers = itertools.count(1)
+
+
+class ClientLog:
+    """The voice of one client.
+
+    The events carry `client` (its number in this process) and every field that the line is made
+    of. Steps are logged at debug level, or at info level with `debug_mode`; what an operator must
+    know is info, warn or error always. `number` is the client's number.
+    """
+
+    def __init__(self, *, debug_mode: bool = False) -> None:
+        self._logger = Logger(namespace="txharedis")
+        self.number = next(_numbers)
+        self._print = debug_mode
+        self._step_level = LogLevel.info if debug_mode else LogLevel.debug
+
+    def step(self, line: str, **fields: Any) -> None:
+        """A step of the work, for those who want to watch it."""
+        self._say(self._step_level, line, fields)
+
+    def info(self, line: str, **fields: Any) -> None:
+        self._say(LogLevel.info, line, fields)
+
+    def warn(self, line: str, **fields: Any) -> None:
+        self._say(LogLevel.warn, line, fields)
+
+    def error(self, line: str, **fields: Any) -> None:
+        self._say(LogLevel.error, line, fields)
+
+    def failure(self, text: str, failure: Failure | None = None) -> None:
+        """An exception with its traceback (the one being handled when None): a defect."""
+        self._logger.failure(text, failure)
+
+    def _say(self, level: Any, line: str, fields: dict[str, Any]) -> None:
+        self._logger.emit(level, line, client=self.number, **fields)
+        if self._print and not isinstance(sys.stderr, LoggingFile):
+            text = formatEvent({"log_format": line, **fields})
+            clock = time.strftime("%H:%M:%S")
+            print(f"[{clock}](#{self.number}) {level.name}: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,373 @@
+"""Node: one server, as one client sees it: its links, how we stand with it, its newest view."""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.python.failure import Failure
+
+from txharedis.errors import LinkLost
+from txharedis.factory import NodeFactory
+from txharedis.interfaces import Reactor, Timer, Waiter
+from txharedis.options import Options
+from txharedis.protocol import NodeProtocol, greeting
+from txharedis.topology import (
+    META_KEY,
+    OPCOUNTER_KEY,
+    Address,
+    Identity,
+    NodePicture,
+    NodeView,
+    Status,
+    SurveyReplies,
+    failover_key,
+    parse_view,
+    vote_key,
+)
+
+__all__ = ["Node", "NodeObserver"]
+
+
+class _Sign(enum.Enum):
+    """What a node's control link tells about it."""
+
+    READY = enum.auto()  # connected and shaken hands
+    LOST = enum.auto()  # a working link ended
+    REFUSED = enum.auto()  # a dial was refused or reset
+    SILENT = enum.auto()  # nothing came for down_after seconds
+    DENIED = enum.auto()  # it answered the handshake with an error
+    CLOSE = enum.auto()  # we want no more of it
+
+
+# The machine of a node's status. A pair that is not here changes nothing: a link that ends before
+# it worked says no more than REFUSED does, and a denied one ends by itself.
+_NEXT: Mapping[tuple[Status, _Sign], Status] = {
+    (Status.DIALLING, _Sign.READY): Status.UP,
+    (Status.DIALLING, _Sign.REFUSED): Status.REFUSED,
+    (Status.DIALLING, _Sign.SILENT): Status.SILENT,
+    (Status.DIALLING, _Sign.DENIED): Status.DENIED,
+    (Status.UP, _Sign.LOST): Status.DROPPED,
+    (Status.UP, _Sign.SILENT): Status.SILENT,
+    (Status.DROPPED, _Sign.READY): Status.UP,
+    (Status.DROPPED, _Sign.REFUSED): Status.REFUSED,
+    (Status.DROPPED, _Sign.SILENT): Status.SILENT,
+    (Status.DROPPED, _Sign.DENIED): Status.DENIED,
+    (Status.REFUSED, _Sign.READY): Status.UP,
+    (Status.REFUSED, _Sign.DENIED): Status.DENIED,
+    (Status.SILENT, _Sign.READY): Status.UP,
+    (Status.SILENT, _Sign.REFUSED): Status.REFUSED,
+    (Status.SILENT, _Sign.DENIED): Status.DENIED,
+    (Status.DENIED, _Sign.READY): Status.UP,
+    (Status.DENIED, _Sign.REFUSED): Status.REFUSED,
+    (Status.DENIED, _Sign.SILENT): Status.SILENT,
+    **{(status, _Sign.CLOSE): Status.CLOSED for status in Status},
+}
+
+
+class NodeObserver(Protocol):
+    """Whoever owns the nodes and has to know."""
+
+    def node_changed(self, node: Node) -> None:
+        """Its status is another one."""
+
+    def node_heard(self, node: Node) -> None:
+        """It answered a PING."""
+
+    def commands_ready(self, node: Node) -> None:
+        """Its command link can be used."""
+
+    def commands_lost(self, node: Node) -> None:
+        """Its command link is gone; what was in flight has been told."""
+
+    def commands_denied(self, node: Node, error: Exception) -> None:
+        """It will not have our command link."""
+
+
+class Node:
+    """One server.
+
+    The control link, in the database of our own keys, is never delayed by a user's command and
+    decides the status. The command link, in the user's database, carries batches. Both are
+    redialled for ever.
+    """
+
+    def __init__(
+        self, reactor: Reactor, address: Address, options: Options, observer: NodeObserver
+    ) -> None:
+        self.address = address
+        self.status = Status.DIALLING
+        self.reason = ""
+        self.view: NodeView | None = None
+        self.identity: Identity | None = None
+        self._reactor = reactor
+        self._options = options
+        self._observer = observer
+        self._ready_at = 0.0
+        self._heard = reactor.seconds()
+        self._ping_out = False
+        self._watch: Timer | None = None
+        self._control_factory = self._factory(self._build_control, self._control_gone)
+        self._command_factory = self._factory(self._build_command, self._command_gone)
+        self.control: NodeProtocol | None = None
+        self._command: NodeProtocol | None = None
+        self._command_run_id = ""
+
+    def __repr__(self) -> str:
+        role = self.view.role.value if self.view is not None else "unknown"
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"<Node {self.address} {role} {self.status.value}{reason}>"
+
+    def start(self) -> None:
+        self._control_factory.dial()
+        self._command_factory.dial()
+        self._schedule_watch(self._options.heartbeat)
+
+    def close(self) -> Deferred[object]:
+        """Drop the links for good; fires when they are gone."""
+        if self._watch is not None and self._watch.active():
+            self._watch.cancel()
+        self._sign(_Sign.CLOSE, "")
+        return gatherResults([self._control_factory.close(), self._command_factory.close()])
+
+    @property
+    def last_heard(self) -> float:
+        """When the node last sent anything, on the reactor's clock in seconds."""
+        links = (self._control_factory.link, self._command_factory.link)
+        return max([self._heard, *(link.last_heard for link in links if link is not None)])
+
+    @property
+    def version(self) -> str:
+        return self.identity.version if self.identity is not None else ""
+
+    @property
+    def peer_host(self) -> str:
+        """The IP address that the control link leads to; the configured host without a link."""
+        if self.control is None:
+            return self.address.host
+        return str(getattr(self.control.transport.getPeer(), "host", self.address.host))
+
+    def redial_now(self) -> None:
+        """Do not wait out the delays: there is news that the node may be back."""
+        self._control_factory.redial_now()
+        self._command_factory.redial_now()
+
+    # The command link.
+
+    def serves(self, run_id: str) -> bool:
+        """Whether the command link works and leads to this incarnation ("" for any)."""
+        return self._command is not None and run_id in ("", self._command_run_id)
+
+    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
+        """Write a batch to the command link; a lost link tells the waiters so."""
+        if self._command is None:
+            for waiter in waiters:
+                waiter.lost()
+        else:
+            self._command.send(packed, waiters)
+
+    def abort(self) -> None:
+        """Drop the command link at once: late replies reach nobody. It is redialled."""
+        if self._command is not None:
+            self._command.abort()
+
+    def _build_command(self) -> NodeProtocol:
+        # The server's identity comes with the link: after a quick restart this link may be there before the
+        # control link, and must not be taken for one to the old incarnation.
+        return self._protocol(self._options.db, self._command_ready, self._command_denied)
+
+    def _command_ready(self, link: NodeProtocol, replies: list[object]) -> None:
+        self._command_factory.link_ready()
+        self._command = link
+        self._command_run_id = _identity(replies).run_id
+        self._observer.commands_ready(self)
+
+    def _command_gone(self, reason: Failure, was_ready: bool) -> None:
+        if self._command is not None:
+            self._command = None
+            self._observer.commands_lost(self)
+
+    def _command_denied(self, error: Exception) -> None:
+        self._observer.commands_denied(self, error)
+
+    # The control link and the status.
+
+    def _build_control(self) -> NodeProtocol:
+        return self._protocol(self._options.haredis_db_num, self._control_ready, self._denied)
+
+    def _protocol(
+        self,
+        db: int,
+        ready: Callable[[NodeProtocol, list[object]], None],
+        denied: Callable[[Exception], None],
+    ) -> NodeProtocol:
+        handshake = [*greeting(self._options, db), ["INFO", "server"]]
+        timeout = self._options.connect_timeout
+        return NodeProtocol(self._reactor, handshake, timeout, ready, denied)
+
+    def _factory(
+        self, build: Callable[[], NodeProtocol], gone: Callable[[Failure, bool], None]
+    ) -> NodeFactory:
+        return NodeFactory(
+            self._reactor,
+            self.address,
+            build,
+            gone,
+            first_delay=self._options.reconnect_delay,
+            max_delay=self._options.reconnect_max,
+            timeout=self._options.connect_timeout,
+        )
+
+    def _control_ready(self, link: NodeProtocol, replies: list[object]) -> None:
+        self._control_factory.link_ready()
+        self.control = link
+        self.identity = _identity(replies)
+        self._ready_at = self._reactor.seconds()
+        self._ping_out = False
+        self._command_factory.redial_now()
+        self._sign(_Sign.READY, "")
+
+    def _control_gone(self, reason: Failure, was_ready: bool) -> None:
+        if self.control is not None:
+            self._heard = max(self._heard, self.control.last_heard)
+            self.control = None
+        if was_ready:
+            self._sign(_Sign.LOST, reason.getErrorMessage())
+        elif reason.check(ConnectionRefusedError, ConnectionLost, ConnectionDone):
+            self._sign(_Sign.REFUSED, reason.getErrorMessage())
+        elif self.status is Status.DENIED and self._silence() >= self._options.down_after:
+            self._sign(_Sign.SILENT, reason.getErrorMessage())
+
+    def _denied(self, error: Exception) -> None:
+        self._heard = self._reactor.seconds()
+        self._sign(_Sign.DENIED, str(error))
+
+    def _sign(self, sign: _Sign, reason: str) -> None:
+        status = _NEXT.get((self.status, sign))
+        if status is None or status is self.status:
+            return
+        self.status = status
+        self.reason = reason
+        if status is not Status.UP:
+            self.view = None
+        if status is not Status.CLOSED:
+            self._observer.node_changed(self)
+
+    # Heartbeat.
+
+    def _schedule_watch(self, delay: float) -> None:
+        self._due = self._reactor.seconds() + delay
+        self._watch = self._reactor.callLater(delay, self._look)
+
+    def _look(self) -> None:
+        """Send the next PING, or find that the node has been silent for too long."""
+        now = self._reactor.seconds()
+        options = self._options
+        if now - self._due > options.heartbeat:
+            # It was this process that slept. What the node has sent meanwhile is unread as yet.
+            self._heard = now
+        silent = self._silence()
+        if silent >= options.down_after:
+            if self.status in (Status.UP, Status.DROPPED, Status.DIALLING):
+                self._sign(_Sign.SILENT, f"nothing heard for {silent:.1f} s")
+                self._drop_links()
+        elif self.status is Status.UP and not self._ping_out and self.control is not None:
+            self._ping_out = True
+            self.control.exchange(["PING"]).addCallbacks(self._pong, lambda _: None)
+        beat = options.heartbeat * random.uniform(0.9, 1.1)
+        left = options.down_after - silent
+        self._schedule_watch(min(beat, left) if left > 0 else beat)
+
+    def _silence(self) -> float:
+        return self._reactor.seconds() - self.last_heard
+
+    def _drop_links(self) -> None:
+        for factory in (self._control_factory, self._command_factory):
+            if factory.link is not None:
+                factory.link.abort()
+
+    def _pong(self, replies: list[object]) -> None:
+        # Any answer will do: MISCONF and BUSY come from the living.
+        self._ping_out = False
+        self._observer.node_heard(self)
+
+    # The survey.
+
+    async def survey(self, resolve: Mapping[tuple[str, int], Address]) -> NodeView | None:
+        """Ask the node of itself; None when it does not answer in time, or only with errors."""
+        control, identity = self.control, self.identity
+        if control is None or identity is None or self.status is not Status.UP:
+            return None
+        run_id = identity.run_id
+        meta = ["HGETALL", META_KEY]
+        counters = ["MGET", OPCOUNTER_KEY, vote_key(run_id), failover_key(run_id)]
+        try:
+            replies = await self._in_time(
+                control.exchange(
+                    ["INFO", "replication"],
+                    ["INFO", "keyspace"],
+                    meta,
+                    counters,
+                    ["CONFIG", "GET", "replica-priority"],
+                    ["PUBSUB", "NUMSUB", "__sentinel__:hello"],
+                )
+            )
+            if any(_is_error(reply, "MASTERDOWN") for reply in replies):
+                # The node keeps stale data to itself (replica-serve-stale-data no); ours we need.
+                _, replies[2], replies[3], _ = await self._in_time(
+                    control.exchange(
+                        ["CONFIG", "SET", "replica-serve-stale-data", "yes"],
+                        meta,
+                        counters,
+                        ["CONFIG", "SET", "replica-serve-stale-data", "no"],
+                    )
+                )
+        except (LinkLost, TimeoutError):
+            return None
+        if not isinstance(replies[0], bytes):
+            self.reason = str(replies[0])
+            return None
+        self.reason = ""
+        self.view = parse_view(
+            self.address,
+            identity,
+            SurveyReplies(*replies),
+            uptime=identity.uptime + int(self._reactor.seconds() - self._ready_at),
+            db=self._options.haredis_db_num,
+            resolve=resolve,
+        )
+        return self.view
+
+    def _in_time(self, replies: Deferred[list[object]]) -> Deferred[list[object]]:
+        return replies.addTimeout(self._options.survey_timeout, self._reactor)
+
+    def picture(self, master: NodeView | None) -> NodePicture:
+        """This node in the picture of the topology."""
+        view = self.view
+        if view is None:
+            return NodePicture(self.address, self.status, self.reason, version=self.version)
+        return NodePicture(
+            address=self.address,
+            status=self.status,
+            reason=self.reason,
+            role=view.role,
+            epoch=view.epoch,
+            offset=view.offset,
+            lag=None if master is None else max(0, master.offset - view.offset),
+            link_up=None if view.is_master else view.link_up,
+            follows=view.follows_text,
+            version=self.version,
+        )
+
+
+def _identity(handshake_replies: list[object]) -> Identity:
+    info = handshake_replies[-1]
+    return Identity.parse(info if isinstance(info, bytes) else b"")
+
+
+def _is_error(reply: object, code: str) -> bool:
+    return isinstance(reply, Exception) and str(reply).startswith(code)

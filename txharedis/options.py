@@ -1,0 +1,249 @@
+"""The options of a client, checked once and frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from txharedis.errors import InvalidOption
+from txharedis.events import Event
+from txharedis.topology import Address
+
+__all__ = ["DELIVERIES", "Nodes", "Options", "parse_nodes"]
+
+DELIVERIES = ("at-most-once", "at-least-once")
+
+
+def _seconds(low: float, high: float = math.inf) -> dict[str, Any]:
+    return {"kind": (int, float), "low": low, "high": high}
+
+
+def _count(low: int, high: float = math.inf) -> dict[str, Any]:
+    return {"kind": int, "low": low, "high": high}
+
+
+_FLAG: dict[str, Any] = {"kind": bool}
+_TEXT: dict[str, Any] = {"kind": str}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Every option with its default. Times are in seconds, sizes in bytes.
+
+    A value of the wrong type or out of range is an InvalidOption that names both.
+
+    Commands:
+      db               database of the user's commands (0).
+      username         ACL user, None for the default user.
+      password         password for all nodes, None for none.
+      charset          decodes replies and encodes str arguments ("utf-8"); None leaves bytes.
+      errors           how str arguments that do not fit the charset are met ("strict").
+      convert_numbers  replies that look like numbers become numbers (True, as in txredisapi: "007"
+                       becomes 7 and "3.10" becomes 3.1).
+      delivery         what happens to a write whose reply was lost: "at-most-once" (it fails with
+                       OutcomeUnknown) or "at-least-once" (it is sent again).
+      command_timeout  seconds after which an unanswered command fails, None for never.
+      max_pending      commands that may be waiting or unanswered (100000).
+      max_pending_bytes  and their bytes (268435456).
+
+    Watching the servers:
+      heartbeat        seconds between PINGs on each node (1.0).
+      down_after       a node that answers nothing for so long is down (3.0); more than twice the
+                       heartbeat.
+      survey_interval  seconds between surveys when nothing happens (10.0).
+      survey_timeout   seconds to wait for the answers of a survey (0.5).
+      connect_timeout  seconds to wait for a connection and its handshake (2.0).
+      reconnect_delay  first delay of a redial in seconds (0.05); it doubles up to
+      reconnect_max    (5.0).
+
+    Failover:
+      lock_time        life of the failover lock in seconds (1.0).
+      haredis_db_num   database of the keys that clients share (15); not the user's.
+      adopt            nodes whose data may be discarded, as in `nodes`.
+      tune_nodes       set `repl-ping-replica-period 1` on the master, so that replicas notice a
+                       silent master sooner (True).
+
+    Seeing:
+      debug_mode       one line a step (False).
+      command_logging  one line a command (False).
+      on_event         called with each event of txharedis.events, None for nobody.
+    """
+
+    db: int = field(default=0, metadata=_count(0))
+    username: str | None = field(default=None, metadata=_TEXT)
+    password: str | None = field(default=None, metadata=_TEXT, repr=False)
+    charset: str | None = field(default="utf-8", metadata=_TEXT)
+    errors: str = field(default="strict", metadata=_TEXT)
+    convert_numbers: bool = field(default=True, metadata=_FLAG)
+    delivery: str = field(default="at-most-once", metadata=_TEXT)
+    command_timeout: float | None = field(default=None, metadata=_seconds(0.001))
+    max_pending: int = field(default=100_000, metadata=_count(1))
+    max_pending_bytes: int = field(default=256 * 1024 * 1024, metadata=_count(1))
+    heartbeat: float = field(default=1.0, metadata=_seconds(0.01, 3600))
+    down_after: float = field(default=3.0, metadata=_seconds(0.05, 3600))
+    survey_interval: float = field(default=10.0, metadata=_seconds(0.05, 3600))
+    survey_timeout: float = field(default=0.5, metadata=_seconds(0.01, 60))
+    connect_timeout: float = field(default=2.0, metadata=_seconds(0.01, 3600))
+    reconnect_delay: float = field(default=0.05, metadata=_seconds(0.001, 3600))
+    reconnect_max: float = field(default=5.0, metadata=_seconds(0.001, 3600))
+    lock_time: float = field(default=1.0, metadata=_seconds(0.05, 60))
+    haredis_db_num: int = field(default=15, metadata=_count(0, 62))
+    adopt: tuple[Address, ...] = ()
+    tune_nodes: bool = field(default=True, metadata=_FLAG)
+    debug_mode: bool = field(default=False, metadata=_FLAG)
+    command_logging: bool = field(default=False, metadata=_FLAG)
+    on_event: Callable[[Event], object] | None = None
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            if option.metadata:
+                _check(option.name, getattr(self, option.name), option.default, option.metadata)
+        if self.delivery not in DELIVERIES:
+            raise InvalidOption(f"delivery={self.delivery!r} is not one of {', '.join(DELIVERIES)}")
+        if self.down_after <= 2 * self.heartbeat:
+            raise InvalidOption(
+                f"down_after={self.down_after!r} must be more than twice heartbeat={self.heartbeat!r}"
+            )
+        if self.reconnect_max < self.reconnect_delay:
+            raise InvalidOption(
+                f"reconnect_max={self.reconnect_max!r} is below "
+                f"reconnect_delay={self.reconnect_delay!r}"
+            )
+        if self.db == self.haredis_db_num:
+            raise InvalidOption(
+                f"db={self.db!r} is the database of our own keys (haredis_db_num); use another"
+            )
+        if self.charset is not None:
+            try:
+                "".encode(self.charset, self.errors)
+            except LookupError as error:
+                raise InvalidOption(f"charset={self.charset!r}: {error}") from None
+        if self.username is not None and self.password is None:
+            raise InvalidOption(f"username={self.username!r} needs a password")
+        if self.on_event is not None and not callable(self.on_event):
+            raise InvalidOption(f"on_event={self.on_event!r} cannot be called")
+        if isinstance(self.adopt, (str, int)) or not isinstance(self.adopt, Iterable):
+            raise InvalidOption(f"adopt={self.adopt!r} is not a list of nodes")
+        object.__setattr__(self, "adopt", tuple(Address.parse(node) for node in self.adopt))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Options:
+        """Options from keywords; an unknown name is an InvalidOption that names it."""
+        known = {option.name for option in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise InvalidOption(f"unknown option {name!r} (known: {', '.join(sorted(known))})")
+        return cls(**values)
+
+    @property
+    def lease(self) -> float:
+        """Seconds without word from a quorum after which writes stop.
+
+        One and a quarter heartbeats (the quarter is for the jitter) less than `down_after`: the
+        other side of a partition counts its `down_after` from the master's last answer, which can
+        be a heartbeat older than the partition, and must not be the first to act.
+        """
+        return self.down_after - 1.25 * self.heartbeat
+
+
+def _check(name: str, value: object, default: object, rule: Mapping[str, Any]) -> None:
+    if value is None and (default is None or name == "charset"):
+        return
+    kind = rule["kind"]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        wanted = {bool: "True or False", str: "a text", int: "an integer"}.get(kind, "a number")
+        raise InvalidOption(f"{name}={_shown(name, value)} is not {wanted}")
+    if "low" in rule:
+        assert isinstance(value, (int, float))
+        low, high = rule["low"], rule["high"]
+        if not low <= value <= high or value == math.inf:
+            bound = f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise InvalidOption(f"{name}={value!r} is out of range ({bound})")
+
+
+def _shown(name: str, value: object) -> str:
+    return "(hidden)" if name == "password" else repr(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The configured nodes, and the options that stood in a URL beside them."""
+
+    addresses: tuple[Address, ...]
+    options: Mapping[str, Any]
+
+
+def parse_nodes(nodes: object = None) -> Nodes:
+    """Read the `nodes` argument of create_client.
+
+    A list of items as Address.parse takes them, one such item, None (127.0.0.1:6379), or a URL
+    `redis://user:password@host:port/db?addr=host:port&addr=host:port`. An empty list, a duplicate
+    or a bad item is an InvalidOption that names it.
+    """
+    options: dict[str, Any] = {}
+    items: list[object]
+    if nodes is None:
+        items = [Address.parse("127.0.0.1")]
+    elif isinstance(nodes, str) and "://" in nodes:
+        items, options = _parse_url(nodes)
+    elif isinstance(nodes, (str, int, Address)) or _is_pair(nodes):
+        items = [nodes]
+    elif isinstance(nodes, Iterable):
+        items = list(nodes)
+    else:
+        raise InvalidOption(f"nodes={nodes!r} is not a list of nodes, a node or a URL")
+    if not items:
+        raise InvalidOption(f"nodes={nodes!r} is empty")
+    addresses: list[Address] = []
+    for item in items:
+        address = Address.parse(item)
+        if address in addresses:
+            raise InvalidOption(f"node {address} is listed twice")
+        addresses.append(address)
+    return Nodes(tuple(addresses), options)
+
+
+def _is_pair(nodes: object) -> bool:
+    """Whether this is one ("host", port) rather than a list of two nodes.
+
+    ("a", 6380) is a pair, ("a", "b:1") and ["a", 6380] are lists.
+    """
+    return (
+        isinstance(nodes, tuple)
+        and len(nodes) == 2
+        and isinstance(nodes[0], str)
+        and isinstance(nodes[1], int)
+        and ":" not in nodes[0]
+    )
+
+
+def _parse_url(url: str) -> tuple[list[object], dict[str, Any]]:
+    parts = urlsplit(url)
+    shown = url.replace(f":{parts.password}@", ":***@") if parts.password else url
+    if parts.scheme != "redis":
+        raise InvalidOption(f"URL {shown!r} does not begin with redis://")
+    if parts.fragment:
+        raise InvalidOption(f"URL {shown!r} has a fragment")
+    options: dict[str, Any] = {}
+    credentials, at, place = parts.netloc.rpartition("@")
+    if at:
+        username, colon, password = credentials.partition(":")
+        if not colon or not password:
+            raise InvalidOption(f"URL {shown!r} names a user without a password")
+        options["password"] = unquote(password)
+        if username:
+            options["username"] = unquote(username)
+    database = parts.path.strip("/")
+    if database:
+        if not database.isdigit():
+            raise InvalidOption(f"URL {shown!r} has a bad database {database!r}")
+        options["db"] = int(database)
+    items: list[object] = [unquote(item) for item in place.split(",")] if place else ["127.0.0.1"]
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name != "addr":
+            raise InvalidOption(f"URL {shown!r} has an unknown parameter {name!r} (known: addr)")
+        items.append(value)
+    return items, options

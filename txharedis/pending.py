@@ -1,0 +1,357 @@
+"""Commands on their way: queued, written, answered; and what becomes of them when a link dies.
+
+A caller's Deferred lives here, never on a link, so it survives any number of masters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import hiredis
+from twisted.internet.defer import Deferred, fail, succeed
+
+from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, QueueFull
+from txharedis.interfaces import Args, Clock, Link, Timer
+
+__all__ = ["COUNT_SCRIPT", "COUNT_SHA1", "Command", "Delivery", "PendingCommands", "PlainDelivery"]
+
+
+class Command:
+    """One command of a caller, from its submission until its Deferred fires.
+
+    `deferred` is None once the caller no longer waits. `sent` tells whether it is on a link now.
+    """
+
+    __slots__ = ("args", "deadline", "deferred", "packed", "queue", "read", "sent")
+
+    def __init__(self, queue: PendingCommands, args: Args, packed: bytes, read: bool) -> None:
+        self.queue = queue
+        self.args = args
+        self.packed = packed
+        self.read = read
+        self.sent = False
+        self.deadline = 0.0
+        self.deferred: Deferred[object] | None = Deferred(self._cancel)
+
+    def _cancel(self, deferred: Deferred[object]) -> None:
+        self.queue.cancelled(self)
+
+    def settle(self, reply: object) -> None:
+        self.queue.settled(self, reply)
+
+    def lost(self) -> None:
+        self.queue.lost(self)
+
+
+class Delivery(Protocol):
+    """How batches go out, and which commands may go out again after their reply was lost."""
+
+    def write(self, link: Link, batch: Sequence[Command]) -> None: ...
+
+    def again(self, command: Command) -> bool: ...
+
+
+COUNT_SCRIPT = b"redis.call('select', ARGV[1]) return redis.call('incrby', KEYS[1], ARGV[2])"
+COUNT_SHA1 = hashlib.sha1(COUNT_SCRIPT).hexdigest()
+
+
+class PlainDelivery:
+    """at-most-once and at-least-once: the commands as they are, after the count of the writes.
+
+    `writes_again` tells whether a write whose reply was lost is sent again. `counter` is the key
+    and the database in which the writes sent are counted, None for not at all.
+    """
+
+    def __init__(self, *, writes_again: bool, counter: tuple[str, int] | None) -> None:
+        self._writes_again = writes_again
+        self._counter = counter
+
+    def write(self, link: Link, batch: Sequence[Command]) -> None:
+        if self._counter is not None:
+            writes = sum(not command.read for command in batch)
+            if writes:
+                key, db = self._counter
+                _Count(link, key, db, writes).send("EVALSHA", COUNT_SHA1)
+        link.send([command.packed for command in batch], batch)
+
+    def again(self, command: Command) -> bool:
+        return command.read or self._writes_again
+
+
+class _Count:
+    """The count of one batch's writes; a server that has lost the script is given it again."""
+
+    __slots__ = ("_db", "_key", "_link", "_writes")
+
+    def __init__(self, link: Link, key: str, db: int, writes: int) -> None:
+        self._link = link
+        self._key = key
+        self._db = db
+        self._writes = writes
+
+    def send(self, command: str, script: str | bytes) -> None:
+        args = (command, script, 1, self._key, self._db, self._writes)
+        self._link.send([hiredis.pack_command(args)], [self])
+
+    def settle(self, reply: object) -> None:
+        if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
+            self.send("EVAL", COUNT_SCRIPT)
+
+    def lost(self) -> None:
+        pass
+
+
+class PendingCommands:
+    """The queue of one client.
+
+    `open(link)` lets commands flow, in their order, those that have to go again first; `close()`
+    holds them back. `convert` makes the caller's value of a raw reply. `may_retry(error)` says
+    which error replies mean that another node, or this one later, should run the command;
+    `turned_away(error)` is called when one came, after the queue has closed itself.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        delivery: Delivery,
+        *,
+        max_pending: int,
+        max_pending_bytes: int,
+        timeout: float | None,
+        convert: Callable[[object], object] | None,
+        may_retry: Callable[[Exception], bool],
+        turned_away: Callable[[Exception], None],
+    ) -> None:
+        self._clock = clock
+        self._delivery = delivery
+        self._max_pending = max_pending
+        self._max_bytes = max_pending_bytes
+        self._timeout = timeout
+        self._convert = convert
+        self._may_retry = may_retry
+        self._turned_away = turned_away
+        self._link: Link | None = None
+        self._queued: deque[Command] = deque()  # never written, in order
+        self._returned: deque[Command] = deque()  # to be written again, in order, before those
+        self._dropped = 0  # cancelled commands that still stand in the two
+        self._in_flight = 0
+        self._count = 0
+        self._bytes = 0
+        self._flush_call: Timer | None = None
+        self._deadlines: deque[Command] = deque()
+        self._sweep_call: Timer | None = None
+        self._refusal: Callable[[], HARedisError] | None = None
+        self._stopped: Callable[[bool | None], HARedisError] | None = None
+        self._idle: list[Deferred[None]] = []
+
+    def __len__(self) -> int:
+        """How many commands are waiting or unanswered."""
+        return self._count
+
+    def __repr__(self) -> str:
+        gate = "open" if self._link is not None else "held"
+        return f"<PendingCommands {self._count} pending, {self._in_flight} in flight, {gate}>"
+
+    @property
+    def held(self) -> bool:
+        """Whether commands are held back."""
+        return self._link is None
+
+    def add(self, args: Args, packed: bytes, read: bool) -> Deferred[object]:
+        """Take a command; the Deferred fires with its converted reply.
+
+        It fails with QueueFull when a bound is reached, or with what `refuse` was given.
+        """
+        if self._refusal is not None:
+            return fail(self._refusal())
+        size = len(packed)
+        if self._count >= self._max_pending or self._bytes + size > self._max_bytes:
+            return fail(
+                QueueFull(
+                    f"{self._count} commands ({self._bytes} bytes) already wait "
+                    f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
+                )
+            )
+        command = Command(self, args, packed, read)
+        self._count += 1
+        self._bytes += size
+        self._queued.append(command)
+        if self._link is not None and self._flush_call is None:
+            self._flush_call = self._clock.callLater(0, self._flush_turn)
+        if self._timeout is not None:
+            self._set_deadline(command, self._timeout)
+        assert command.deferred is not None
+        return command.deferred
+
+    def open(self, link: Link) -> None:
+        """Let commands flow to this link, beginning with those that wait."""
+        self._link = link
+        self._flush()
+
+    def close(self) -> None:
+        """Hold commands back; what is in flight may still be answered."""
+        self._link = None
+
+    def refuse(self, why: Callable[[], HARedisError] | None) -> None:
+        """Fail what has not been sent, and all that comes, with `why()`; None takes it back."""
+        self._refusal = why
+        if why is not None:
+            for command in self._take_unsent():
+                self._finish(command, why())
+            if not self._in_flight:
+                self._drained()
+
+    def stop(self, why: Callable[[bool | None], HARedisError]) -> None:
+        """Fail all that waits with `why(False)`, and what is in flight, once lost, with `why(None)`.
+
+        Nothing is taken any more. The caller aborts the link after this.
+        """
+        self.close()
+        self._stopped = why
+        self.refuse(lambda: why(False))
+        for call in (self._flush_call, self._sweep_call):
+            if call is not None and call.active():
+                call.cancel()
+        self._flush_call = self._sweep_call = None
+
+    def when_idle(self) -> Deferred[None]:
+        """Fires when nothing is waiting or unanswered."""
+        if not self._count:
+            return succeed(None)
+        idle: Deferred[None] = Deferred()
+        self._idle.append(idle)
+        return idle
+
+    # What happens to one command.
+
+    def settled(self, command: Command, reply: object) -> None:
+        self._in_flight -= 1
+        command.sent = False
+        if isinstance(reply, Exception):
+            if command.deferred is not None and self._may_retry(reply):
+                self._returned.append(command)
+                self.close()
+                self._turned_away(reply)
+            else:
+                self._finish(command, reply)
+        else:
+            self._count -= 1
+            self._bytes -= len(command.packed)
+            deferred = command.deferred
+            if deferred is not None:
+                command.deferred = None
+                deferred.callback(reply if self._convert is None else self._convert(reply))
+        if not self._in_flight:
+            self._drained()
+
+    def lost(self, command: Command) -> None:
+        self.close()
+        self._in_flight -= 1
+        command.sent = False
+        if self._stopped is not None:
+            self._finish(command, self._stopped(None))
+        elif command.deferred is not None and self._delivery.again(command):
+            self._returned.append(command)
+        else:
+            self._finish(command, _outcome_unknown(command, "its link was lost"))
+        if not self._in_flight:
+            self._drained()
+
+    def cancelled(self, command: Command) -> None:
+        command.deferred = None
+        if not command.sent:
+            self._count -= 1
+            self._bytes -= len(command.packed)
+            self._dropped += 1
+            if self._dropped > 32 + (len(self._queued) + len(self._returned)) // 2:
+                self._compact()
+            if not self._count:
+                self._drained()
+
+    def _finish(self, command: Command, error: Exception) -> None:
+        self._count -= 1
+        self._bytes -= len(command.packed)
+        deferred, command.deferred = command.deferred, None
+        if deferred is not None:
+            deferred.errback(error)
+
+    def _drained(self) -> None:
+        """Nothing is in flight."""
+        if self._returned and self._link is not None:
+            self._flush()
+        elif not self._count and self._idle:
+            idle, self._idle = self._idle, []
+            for deferred in idle:
+                deferred.callback(None)
+
+    # How they go out.
+
+    def _flush_turn(self) -> None:
+        self._flush_call = None
+        self._flush()
+
+    def _flush(self) -> None:
+        # A command that has to go again waits until the link has answered all the others, some of
+        # which may have to go again too: the order of submission is kept.
+        if self._link is None or (self._returned and self._in_flight):
+            return
+        batch = self._take_unsent()
+        if batch:
+            for command in batch:
+                command.sent = True
+            self._in_flight += len(batch)
+            self._delivery.write(self._link, batch)
+
+    def _take_unsent(self) -> list[Command]:
+        batch = [command for command in self._waiting() if command.deferred is not None]
+        self._returned.clear()
+        self._queued.clear()
+        self._dropped = 0
+        return batch
+
+    def _waiting(self) -> Iterable[Command]:
+        yield from self._returned
+        yield from self._queued
+
+    def _compact(self) -> None:
+        for commands in (self._returned, self._queued):
+            kept = [command for command in commands if command.deferred is not None]
+            commands.clear()
+            commands.extend(kept)
+        self._dropped = 0
+
+    # Timeouts: one timer for the oldest command.
+
+    def _set_deadline(self, command: Command, timeout: float) -> None:
+        command.deadline = self._clock.seconds() + timeout
+        self._deadlines.append(command)
+        if self._sweep_call is None:
+            self._sweep_call = self._clock.callLater(timeout, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_call = None
+        now = self._clock.seconds()
+        deadlines = self._deadlines
+        while deadlines and (deadlines[0].deferred is None or deadlines[0].deadline <= now):
+            command = deadlines.popleft()
+            if command.deferred is not None:
+                self._expire(command)
+        if deadlines and self._sweep_call is None:
+            self._sweep_call = self._clock.callLater(deadlines[0].deadline - now, self._sweep)
+
+    def _expire(self, command: Command) -> None:
+        deferred = command.deferred
+        assert deferred is not None
+        self.cancelled(command)
+        if command.sent:
+            deferred.errback(_outcome_unknown(command, f"no reply within {self._timeout} s"))
+        else:
+            deferred.errback(NoMaster(f"no master took the command within {self._timeout} s"))
+
+
+def _outcome_unknown(command: Command, why: str) -> OutcomeUnknown:
+    name = str(command.args[0]) if command.args else "?"
+    return OutcomeUnknown(f"{name} was sent and {why}: it may have been executed", command.args)

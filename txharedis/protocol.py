@@ -1,0 +1,188 @@
+"""The wire: txredisapi's protocol with hiredis in both directions.
+
+Replies come back raw: bytes, int, None, list, or a ResponseError as a value. Whoever sent the
+commands decides what they mean.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import hiredis
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from txredisapi import HiredisProtocol, ResponseError
+
+from txharedis.errors import LinkLost
+from txharedis.interfaces import Args, Clock, Timer, Waiter
+from txharedis.options import Options
+
+__all__ = ["NodeProtocol", "greeting"]
+
+
+class _Malformed(Exception):
+    """Bytes that are not RESP."""
+
+
+class NodeProtocol(HiredisProtocol):  # type: ignore[misc]  # txredisapi has no types
+    """One link to one node.
+
+    On connecting it sends `handshake` and calls `ready(self, replies)` when all of it was answered
+    without an error, or `refused(error)` with the first error reply, and closes. A handshake that
+    takes longer than `timeout` seconds is aborted. After that, whatever comes without being asked
+    for closes the link.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        handshake: Sequence[Args],
+        timeout: float,
+        ready: Callable[[NodeProtocol, list[object]], None],
+        refused: Callable[[Exception], None],
+    ) -> None:
+        super().__init__(charset=None, convertNumbers=False)
+        self._reader = hiredis.Reader(protocolError=_Malformed, replyError=ResponseError)
+        self.callLater = clock.callLater
+        self._clock = clock
+        self._handshake = handshake
+        self._timeout = timeout
+        self._deadline: Timer | None = None
+        self._when_ready = ready
+        self._when_refused = refused
+        self._waiting: deque[Waiter] = deque()
+        self._dead = False
+        self.last_heard = clock.seconds()
+
+    def connectionMade(self) -> None:
+        self._deadline = self._clock.callLater(self._timeout, self.abort)
+        d = self.exchange(*self._handshake)
+        d.addCallbacks(self._shaken, lambda _: None)
+        d.addErrback(self._broken)
+
+    def _shaken(self, replies: list[object]) -> None:
+        self._stop_deadline()
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self.abort()
+                self._when_refused(reply)
+                return
+        self.connected = 1
+        self._ready = True
+        self._when_ready(self, replies)
+
+    def _broken(self, failure: Failure) -> None:
+        # A defect of ours: say so through the link's end instead of going on half-made.
+        self.abort()
+        failure.raiseException()
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def exchange(self, *commands: Args) -> Deferred[list[object]]:
+        """Write commands together.
+
+        The Deferred fires with their replies, error replies among them as values, or fails with
+        LinkLost.
+        """
+        waiter = _Exchange(len(commands))
+        self.send(
+            [hiredis.pack_command(tuple(args)) for args in commands], [waiter] * len(commands)
+        )
+        return waiter.deferred
+
+    def ask(self, *args: bytes | str | int | float) -> Deferred[object]:
+        """Write one command; an error reply or a lost link fails the Deferred."""
+        return self.exchange(args).addCallback(_only_reply)
+
+    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
+        """Write encoded commands in one piece; each waiter gets one reply, in order."""
+        if self._dead:
+            for waiter in waiters:
+                waiter.lost()
+            return
+        self._waiting.extend(waiters)
+        self.transport.write(b"".join(packed))
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        self.last_heard = self._clock.seconds()
+        if self._dead:
+            return
+        self._reader.feed(data)
+        gets = self._reader.gets
+        waiting = self._waiting
+        try:
+            reply = gets()
+            while reply is not False and not self._dead:
+                if not waiting:
+                    self.unasked(reply)
+                    return
+                waiting.popleft().settle(reply)
+                reply = gets()
+        except _Malformed:
+            self.abort()
+
+    def unasked(self, reply: object) -> None:
+        """A reply that nobody waits for: the streams are out of step, so the link is useless."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Drop the link at once.
+
+        Those who wait are told before this returns, and replies that are still on their way reach
+        nobody.
+        """
+        self._dead = True
+        self.transport.abortConnection()
+        self._lose_waiters()
+
+    def connectionLost(self, why: Failure) -> None:
+        self._dead = True
+        self._stop_deadline()
+        super().connectionLost(why)
+        self._lose_waiters()
+
+    def _lose_waiters(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for waiter in waiting:
+            waiter.lost()
+
+
+def greeting(options: Options, db: int) -> list[Args]:
+    """The first commands of every handshake: who we are, and our database.
+
+    txredisapi could send them itself, but it stops redialling for ever when one of them fails.
+    """
+    commands: list[Args] = []
+    if options.password is not None:
+        user = [] if options.username is None else [options.username]
+        commands.append(["AUTH", *user, options.password])
+    commands.append(["SELECT", db])
+    return commands
+
+
+class _Exchange:
+    """Collects the replies of some commands."""
+
+    def __init__(self, count: int) -> None:
+        self.deferred: Deferred[list[object]] = Deferred(lambda _: None)
+        self._count = count
+        self._replies: list[object] = []
+
+    def settle(self, reply: object) -> None:
+        self._replies.append(reply)
+        if len(self._replies) == self._count and not self.deferred.called:
+            self.deferred.callback(self._replies)
+
+    def lost(self) -> None:
+        if not self.deferred.called:
+            self.deferred.errback(LinkLost("the link was lost before the reply"))
+
+
+def _only_reply(replies: list[object]) -> object:
+    if isinstance(replies[0], Exception):
+        raise replies[0]
+    return replies[0]

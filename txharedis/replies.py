@@ -1,0 +1,67 @@
+"""Replies: what an error reply means for its command, and how values reach the caller."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable
+
+__all__ = ["converter", "missing_right", "not_executed"]
+
+# Errors with which a server refuses a command for its own sake: it was not executed, and it can be
+# sent again, to this node later or to another master. The code may stand inside a script's error
+# ("ERR Error running script ... -READONLY You can't write ...").
+_AGAIN = re.compile(
+    r"(?:READONLY|MASTERDOWN|LOADING|TRYAGAIN|UNBLOCKED)\b"
+    r"|ERR max number of clients"
+    r"|ERR Error running script .*-(?:READONLY|MASTERDOWN)\b",
+    re.DOTALL,
+)
+
+_RIGHTS = re.compile(r"(?:NOAUTH|WRONGPASS|NOPERM)\b|ERR invalid password|ERR Client sent AUTH")
+
+
+def not_executed(error: Exception) -> bool:
+    """Whether this error reply says that the node did not run the command and another should.
+
+    NOREPLICAS, MISCONF, OOM, BUSY, EXECABORT and the like are not executed either, but they are
+    the caller's to know of: the node is alive and a failover would change nothing.
+    """
+    return _AGAIN.match(str(error)) is not None
+
+
+def missing_right(error: Exception) -> bool:
+    """Whether this error reply says that our credentials or their rights do not suffice."""
+    return _RIGHTS.match(str(error)) is not None
+
+
+_NUMBER_STARTS = frozenset((string.digits + "+-.").encode())
+
+
+def converter(charset: str | None, convert_numbers: bool) -> Callable[[object], object] | None:
+    """The function that makes a caller's value of a raw reply, None when raw is right.
+
+    Follows txredisapi 1.6: with `convert_numbers` what reads as an integer or a float becomes one;
+    else, with a charset, text is decoded, and stays bytes where it cannot be.
+    """
+    if charset is None and not convert_numbers:
+        return None
+
+    def convert(value: object) -> object:
+        if isinstance(value, bytes):
+            if convert_numbers and value and value[0] in _NUMBER_STARTS:
+                try:
+                    return float(value.decode()) if b"." in value else int(value.decode())
+                except ValueError:
+                    pass
+            if charset is not None:
+                try:
+                    return value.decode(charset)
+                except UnicodeDecodeError:
+                    pass
+            return value
+        if isinstance(value, list):
+            return [convert(item) for item in value]
+        return value
+
+    return convert

@@ -1,0 +1,1 @@
+"""Real local servers and controllable links, for tests and for the demo."""

@@ -1,0 +1,355 @@
+"""What is known of the servers: addresses, roles, one node's view of itself, the whole picture.
+
+All of it frozen values. `NodeView.parse` reads the replies of one survey.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from txharedis.errors import InvalidOption
+
+__all__ = [
+    "DEFAULT_PORT",
+    "META_KEY",
+    "OPCOUNTER_KEY",
+    "Address",
+    "NodePicture",
+    "NodeView",
+    "Role",
+    "Status",
+    "Topology",
+    "failover_key",
+    "vote_key",
+]
+
+DEFAULT_PORT = 6379
+
+OPCOUNTER_KEY = "haredis:opcounter"
+META_KEY = "haredis:meta"
+
+
+def failover_key(run_id: str) -> str:
+    """The lock on the node with this run_id.
+
+    The name carries the node's identity because a lock written on a master is replicated: with one
+    name for all it would overwrite the lock that somebody else holds on a replica.
+    """
+    return f"haredis:failover:{run_id}"
+
+
+def vote_key(run_id: str) -> str:
+    """The highest epoch that the node with this run_id has granted to anyone."""
+    return f"haredis:vote:{run_id}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a server listens: `host` (name, IPv4 or IPv6 without brackets) and `port`."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, value: object) -> Address:
+        """Read `"host:port"`, `"host"`, `":port"`, `"6380"`, `6380`, `("host", port)`, `"[::1]:6379"`.
+
+        The host defaults to 127.0.0.1, the port to 6379. Anything else, or a port outside
+        1..65535, is an InvalidOption that names the value.
+        """
+        if isinstance(value, Address):
+            return value
+        if isinstance(value, bool):
+            raise InvalidOption(f"not a node: {value!r}")
+        if isinstance(value, int):
+            return cls("127.0.0.1", _port(value, value))
+        if isinstance(value, (tuple, list)):
+            if len(value) != 2 or not isinstance(value[0], str):
+                raise InvalidOption(f"not a node: {value!r} (a pair is (host, port))")
+            return cls(_host(value[0].strip("[]") or "127.0.0.1", value), _port(value[1], value))
+        if not isinstance(value, str):
+            raise InvalidOption(f"not a node: {value!r} (use 'host:port', a port or (host, port))")
+        text = value.strip()
+        if not text:
+            raise InvalidOption(f"not a node: {value!r} is empty")
+        if text.startswith("["):
+            match = re.fullmatch(r"\[([^\[\]]+)\](?::(.*))?", text)
+            if match is None:
+                raise InvalidOption(f"not a node: {value!r} (IPv6 is written '[::1]:6379')")
+            host, port = match[1], match[2]
+        elif text.isdigit():
+            host, port = "", text
+        elif text.count(":") > 1:
+            raise InvalidOption(f"not a node: {value!r} (IPv6 is written '[::1]:6379')")
+        else:
+            host, colon, rest = text.partition(":")
+            port = rest if colon else None
+        return cls(
+            _host(host or "127.0.0.1", value),
+            DEFAULT_PORT if port is None else _port(port, value),
+        )
+
+
+def _host(host: str, value: object) -> str:
+    if not re.fullmatch(r"[^\s/@,\[\]]+", host):
+        raise InvalidOption(f"not a node: {value!r} has a bad host {host!r}")
+    return host
+
+
+def _port(port: object, value: object) -> int:
+    try:
+        number = int(port) if isinstance(port, (str, int)) and not isinstance(port, bool) else 0
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 65535:
+        raise InvalidOption(f"not a node: {value!r} has a bad port {port!r} (1 to 65535)")
+    return number
+
+
+class Role(enum.Enum):
+    """What a server says it is. On the wire Redis says slave; we say replica."""
+
+    MASTER = "master"
+    REPLICA = "replica"
+
+
+class Status(enum.Enum):
+    """How a client stands with a node. The value is the word for people.
+
+    Only UP nodes can be asked. REFUSED (a dial was refused or reset) and SILENT (nothing came for
+    `down_after` seconds) are evidence of death; DROPPED and DIALLING are not, and DENIED is a
+    living server that will not let us in (credentials, number of clients).
+    """
+
+    DIALLING = "dialling"
+    UP = "up"
+    DROPPED = "dropped, redialling"
+    REFUSED = "refused"
+    SILENT = "silent"
+    DENIED = "denied"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What one node said of itself in one survey.
+
+    `follows` is the configured node that a replica follows, None when it follows a server that is
+    not configured (then `follows_text` says which). `offset` counts bytes of the replication
+    stream. `last_io` is the number of whole seconds since the replica heard its master, -1 when
+    not connected. `linked_before` tells whether the link to its master was up at any time since
+    the server started. `keys` counts keys outside the database of our own keys. `vote` is the
+    highest epoch this node granted.
+    """
+
+    address: Address
+    run_id: str
+    role: Role
+    follows: Address | None = None
+    follows_text: str = ""
+    link_up: bool = False
+    last_io: int = -1
+    syncing: bool = False
+    linked_before: bool = False
+    offset: int = 0
+    replid: str = ""
+    replid2: str = ""
+    loading: bool = False
+    epoch: int = 0
+    group: str = ""
+    meta_master: str = ""
+    meta_run_id: str = ""
+    opcounter: int = 0
+    vote: int = 0
+    locked: bool = False
+    keys: int = 0
+    uptime: int = 0
+    priority: int = 100
+    writable: bool = False
+    cluster: bool = False
+    sentinels: int = 0
+
+    @property
+    def is_master(self) -> bool:
+        return self.role is Role.MASTER
+
+    @property
+    def claims(self) -> bool:
+        """Whether this is a master and the very incarnation that its meta names as master."""
+        return self.is_master and self.epoch > 0 and self.run_id == self.meta_run_id
+
+    def same_history(self, other: NodeView) -> bool:
+        """Whether both hold parts of one replication stream, so that offsets compare."""
+        return (_known(self.replid) and self.replid in (other.replid, other.replid2)) or (
+            _known(other.replid) and other.replid == self.replid2
+        )
+
+
+def _known(replid: str) -> bool:
+    return replid.strip("0") != ""
+
+
+def parse_info(text: bytes) -> dict[str, str]:
+    """The `field:value` lines of an INFO reply."""
+    fields: dict[str, str] = {}
+    for line in text.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon and name[0] != "#":
+            fields[name] = value
+    return fields
+
+
+def _number(text: str | bytes | None, default: int = 0) -> int:
+    try:
+        return int(text) if text else default
+    except ValueError:
+        return default
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What cannot change while a link lives: the server's run_id, its start, version and mode."""
+
+    run_id: str
+    uptime: int
+    version: str
+    cluster: bool
+
+    @classmethod
+    def parse(cls, info_server: bytes) -> Identity:
+        fields = parse_info(info_server)
+        return cls(
+            run_id=fields.get("run_id", ""),
+            uptime=_number(fields.get("uptime_in_seconds")),
+            version=fields.get("valkey_version") or fields.get("redis_version", ""),
+            cluster=fields.get("redis_mode", fields.get("server_mode")) == "cluster",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyReplies:
+    """The raw replies of one survey of one node, in the order in which they are asked."""
+
+    replication: object
+    keyspace: object
+    meta: object
+    counters: object  # opcounter, vote, lock
+    priority: object
+    sentinels: object
+
+
+def parse_view(
+    address: Address,
+    identity: Identity,
+    replies: SurveyReplies,
+    uptime: int,
+    db: int,
+    resolve: Mapping[tuple[str, int], Address],
+) -> NodeView:
+    """Read one survey.
+
+    `uptime` is the server's age in seconds now, `db` the database of our own keys, and `resolve`
+    maps the hosts and ports that servers may name to configured addresses. Replies that are errors
+    read as nothing known; a LOADING error marks the view as loading.
+    """
+    info = parse_info(replies.replication) if isinstance(replies.replication, bytes) else {}
+    role = Role.MASTER if info.get("role") == "master" else Role.REPLICA
+    host, port = info.get("master_host", ""), _number(info.get("master_port"))
+    meta = _pairs(replies.meta)
+    counters = replies.counters if isinstance(replies.counters, list) else []
+    opcounter, vote, lock = [*counters, None, None, None][:3]
+    offset = info.get("slave_repl_offset") if role is Role.REPLICA else None
+    return NodeView(
+        address=address,
+        run_id=identity.run_id,
+        role=role,
+        follows=resolve.get((host, port)) if role is Role.REPLICA else None,
+        follows_text=str(Address(host, port)) if role is Role.REPLICA else "",
+        link_up=info.get("master_link_status") == "up",
+        last_io=_number(info.get("master_last_io_seconds_ago"), -1),
+        syncing=info.get("master_sync_in_progress") == "1",
+        linked_before=(
+            info.get("master_link_status") == "up"
+            or _number(info.get("master_link_down_since_seconds"), -1) >= 0
+        ),
+        offset=max(0, _number(offset or info.get("master_repl_offset"))),
+        replid=info.get("master_replid", ""),
+        replid2=info.get("master_replid2", ""),
+        loading=any(
+            isinstance(reply, Exception) and str(reply).startswith("LOADING")
+            for reply in (replies.meta, replies.counters)
+        ),
+        epoch=_number(meta.get("epoch")),
+        group=meta.get("group", ""),
+        meta_master=meta.get("master", ""),
+        meta_run_id=meta.get("run_id", ""),
+        opcounter=_number(opcounter),
+        vote=_number(vote),
+        locked=lock is not None,
+        keys=_keys(replies.keyspace, db),
+        uptime=uptime,
+        priority=_number(_pairs(replies.priority).get("replica-priority"), 100),
+        writable=role is Role.REPLICA and info.get("slave_read_only") == "0",
+        cluster=identity.cluster,
+        sentinels=_second(replies.sentinels),
+    )
+
+
+def _pairs(reply: object) -> dict[str, str]:
+    if not isinstance(reply, list):
+        return {}
+    texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else "" for item in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=False))
+
+
+def _second(reply: object) -> int:
+    if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], int):
+        return reply[1]
+    return 0
+
+
+def _keys(keyspace: object, own_db: int) -> int:
+    if not isinstance(keyspace, bytes):
+        return 0
+    total = 0
+    for name, value in parse_info(keyspace).items():
+        match = re.match(r"keys=(\d+)", value)
+        if match and name.startswith("db") and name != f"db{own_db}":
+            total += int(match[1])
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class NodePicture:
+    """One node in the picture: who it is, how we stand with it, and its newest view if any.
+
+    `lag` is in bytes behind the master's offset, None when unknown.
+    """
+
+    address: Address
+    status: Status
+    reason: str = ""
+    role: Role | None = None
+    epoch: int = 0
+    offset: int = 0
+    lag: int | None = None
+    link_up: bool | None = None
+    follows: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The whole picture at one moment, as this client sees it."""
+
+    master: Address | None = None
+    epoch: int = 0
+    group: str = ""
+    quorum: int = 1
+    nodes: Sequence[NodePicture] = field(default_factory=tuple)
