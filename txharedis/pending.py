@@ -233,8 +233,9 @@ class PendingCommands:
         if isinstance(reply, Exception):
             if command.deferred is not None and self._may_retry(reply):
                 self._returned.append(command)
-                self.close()
-                self._turned_away(reply)
+                if self._link is not None:
+                    self.close()
+                    self._turned_away(reply)
             else:
                 self._finish(command, reply)
         else:
