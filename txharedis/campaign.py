@@ -224,9 +224,7 @@ class Campaign:
     async def _tell_everyone(self, lock: QuorumLock, survey: Survey, master: NodeView) -> None:
         self._log.step("publishing gossip:master {node}", node=master.address)
         told = [
-            control.exchange(announcement(master.address)).addTimeout(
-                self._options.survey_timeout, self._clock
-            )
+            control.exchange(announcement(master.address), timeout=self._options.survey_timeout)
             for control in survey.controls.values()
         ]
         await DeferredList(told, consumeErrors=True)  # whoever does not hear it sees it
@@ -242,14 +240,15 @@ def _repairs(decision: Decision) -> tuple[Repair, ...]:
 
 def _meta(view: NodeView, epoch: int, group: str) -> Args:
     """The command that makes this incarnation of the node the master of an epoch."""
-    fields = {
+    fields: dict[str, str | int] = {
         "epoch": epoch,
         "group": group,
         "master": str(view.address),
         "run_id": view.run_id,
         "since": round(time.time() * 1000),
     }
-    return ["HSET", META_KEY, *(item for pair in fields.items() for item in pair)]
+    flat: list[str | int] = [item for pair in fields.items() for item in pair]
+    return ["HSET", META_KEY, *flat]
 
 
 def _crowned(view: NodeView, epoch: int, group: str) -> NodeView:

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-import hiredis
 from twisted.internet.defer import Deferred
 from txredisapi import BaseRedisProtocol, InvalidData
 
 from txharedis.commands import method_names, method_words
-from txharedis.interfaces import Args
+from txharedis.interfaces import Args, pack
 from txharedis.options import Options
 from txharedis.topology import Topology
 
@@ -41,7 +40,7 @@ class Group(Protocol):
     def stopService(self) -> Deferred[object]: ...
 
 
-class HAClient(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi has no types
+class HAClient(BaseRedisProtocol):
     """A client of a highly available group: any Redis client, only that its server does not die.
 
     It has every method of txredisapi with its signature and its reply conversion, and every other
@@ -61,6 +60,8 @@ class HAClient(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi has no ty
             convertNumbers=options.convert_numbers,
         )
         self._group = group
+        self._charset = options.charset or "utf-8"
+        self._errors = options.errors
         self._plain_text = options.errors == "strict" and (
             options.charset is None or options.charset.lower().replace("_", "-") == "utf-8"
         )
@@ -100,15 +101,15 @@ class HAClient(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi has no ty
         result: Deferred[Any] = self._group.submit(args, self._pack(args))
         return result if post_proc is None else result.addCallback(post_proc)
 
-    def _pack(self, args: tuple[Any, ...]) -> bytes:
+    def _pack(self, args: Any) -> bytes:
         if not args:
             raise InvalidData("no command given")
         if self._plain_text:
             try:
-                return hiredis.pack_command(args)
+                return pack(args)
             except (TypeError, UnicodeEncodeError):
                 pass  # something that hiredis does not encode, or an error to be named
-        return hiredis.pack_command(tuple(self._encode(args, arg) for arg in args))
+        return pack(tuple(self._encode(args, arg) for arg in args))
 
     def _encode(self, args: tuple[Any, ...], arg: object) -> bytes | int | float:
         if isinstance(arg, bool):
@@ -120,7 +121,7 @@ class HAClient(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi has no ty
         if arg is None:
             raise InvalidData(f"{args[0]}: None is not a value Redis can hold (in {args!r:.200})")
         try:
-            return str(arg).encode(self.charset or "utf-8", self.errors)
+            return str(arg).encode(self._charset, self._errors)
         except UnicodeEncodeError as error:
             raise InvalidData(f"{args[0]}: cannot encode {arg!r}: {error}") from error
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IConnector
 from twisted.internet.protocol import ReconnectingClientFactory
 from twisted.python.failure import Failure
 
@@ -24,6 +24,15 @@ class NodeFactory(ReconnectingClientFactory):
     `build` makes the protocol of a new connection. `gone(reason, was_ready)` is called for each
     attempt that failed and each link that was lost. `first_delay` and `max_delay` are in seconds.
     """
+
+    # Twisted has no, or narrower, types for these.
+    clock: Any
+    connector: Any
+    initialDelay: Any
+    delay: Any
+    maxDelay: Any
+    _callID: Any
+    numPorts: int
 
     noisy = False
     factor = 2.0
@@ -89,20 +98,20 @@ class NodeFactory(ReconnectingClientFactory):
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)
 
-    def startedConnecting(self, connector: IConnector) -> None:
+    def startedConnecting(self, connector: Any) -> None:
         self.connector = connector
 
-    def buildProtocol(self, addr: IAddress | None) -> DialledLink:
+    def buildProtocol(self, addr: object) -> Any:
         protocol = self._build()
         protocol.factory = self
         self.link = protocol
         return protocol
 
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         self._gone(reason, False)
         super().clientConnectionFailed(connector, reason)
 
-    def clientConnectionLost(self, connector: IConnector, unused_reason: Failure) -> None:
+    def clientConnectionLost(self, connector: Any, unused_reason: Failure) -> None:
         ready_since, self._ready_since = self._ready_since, None
         self.link = None
         lived = 0.0 if ready_since is None else self._reactor.seconds() - ready_since

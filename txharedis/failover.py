@@ -10,6 +10,7 @@ import enum
 import random
 import secrets
 from collections.abc import Mapping
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
@@ -254,7 +255,7 @@ class FailoverService(Service):
         self._conductor = Deferred.fromCoroutine(self._conduct())
         self._conductor.addErrback(self._conductor_failed)
 
-    def stopService(self) -> Deferred[object]:
+    def stopService(self) -> Deferred[Any]:
         """Fail what is pending with ServiceStopped and drop all links.
 
         The Deferred fires when the last link is gone.
@@ -475,7 +476,7 @@ class FailoverService(Service):
                 self._lost_at = self._now
 
     def _can_send(self) -> bool:
-        """Whether the master's link works, leads to the incarnation we follow, and the lease runs."""
+        """Whether the link works and leads to the master that we follow, and the lease runs."""
         return (
             self._master is not None
             and self._nodes[self._master.address].serves(
@@ -700,4 +701,4 @@ class FailoverService(Service):
 def _global_reactor() -> Reactor:
     from twisted.internet import reactor
 
-    return reactor  # type: ignore[return-value]
+    return cast(Reactor, reactor)

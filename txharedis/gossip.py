@@ -7,6 +7,7 @@ are those of Node haredis, so its clients follow our promotions too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
@@ -75,7 +76,7 @@ class Gossip:
         for factory in self._factories.values():
             factory.dial()
 
-    def close(self) -> Deferred[object]:
+    def close(self) -> Deferred[Any]:
         """Drop the links for good; fires when they are gone."""
         return gatherResults([factory.close() for factory in self._factories.values()])
 

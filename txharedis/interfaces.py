@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-__all__ = ["Args", "Clock", "DialledLink", "Link", "Reactor", "Timer", "Waiter"]
+import hiredis
+
+__all__ = ["Args", "Clock", "DialledLink", "Link", "Reactor", "Timer", "Waiter", "pack"]
 
 #: One command with its arguments, as hiredis encodes them.
 Args = Sequence[bytes | str | int | float]
+
+
+#: Encodes one command, a tuple, as it goes over the wire. It raises TypeError for what it does not
+#: know how to encode and UnicodeEncodeError for text that is not UTF-8.
+pack: Callable[[Any], bytes] = hiredis.pack_command
 
 
 class Timer(Protocol):

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, gatherResults
 
 from txharedis.errors import LinkLost, LockLost, ResponseError
 from txharedis.interfaces import Args, Clock
@@ -48,10 +48,7 @@ class NodeLock:
     that it has granted or seen.
     """
 
-    def __init__(
-        self, clock: Clock, control: NodeProtocol, view: NodeView, token: str, life: float
-    ) -> None:
-        self._clock = clock
+    def __init__(self, control: NodeProtocol, view: NodeView, token: str, life: float) -> None:
         self._life = life
         self._patience = life / 4  # one silent node must not use up the life of the lock
         self.view = view
@@ -106,7 +103,7 @@ class NodeLock:
             await self._put_back()
 
     def _ask(self, *commands: Args) -> Deferred[list[object]]:
-        return self._control.exchange(*commands).addTimeout(self._patience, self._clock, _no_answer)
+        return self._control.exchange(*commands, timeout=self._patience)
 
     async def fenced(self, *commands: Args) -> None:
         """Run commands on this node in one transaction, if the lock is still ours.
@@ -151,16 +148,8 @@ class NodeLock:
     async def _put_back(self) -> None:
         changed, self._changed = self._changed, {}
         if changed:
-            try:
+            with suppress(LinkLost):
                 await self._ask(*_settings(changed))
-            except LinkLost:
-                pass
-
-
-def _no_answer(result: object, seconds: float) -> object:
-    if isinstance(result, Failure) and result.check(CancelledError):
-        raise LinkLost(f"no answer within {seconds:.2f} s")
-    return result
 
 
 def _settings(values: dict[str, str]) -> list[Args]:
@@ -185,7 +174,7 @@ class QuorumLock:
         self._deadline = 0.0
         self.epoch = 0
         self._locks = {
-            view.address: NodeLock(clock, control, view, self.token, life)
+            view.address: NodeLock(control, view, self.token, life)
             for view, control in sorted(nodes, key=lambda node: node[0].address)
         }
 
@@ -206,7 +195,7 @@ class QuorumLock:
 
     @property
     def outrun(self) -> bool:
-        """Whether it failed only because a higher epoch was granted before: ask for a higher one."""
+        """Whether it failed only because a higher epoch was granted: ask for a higher one."""
         return not any(lock.taken_by_other for lock in self._locks.values()) and (
             self.highest >= self.epoch
         )

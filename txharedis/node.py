@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.python.failure import Failure
 
@@ -127,7 +127,7 @@ class Node:
         self._command_factory.dial()
         self._schedule_watch(self._options.heartbeat)
 
-    def close(self) -> Deferred[object]:
+    def close(self) -> Deferred[Any]:
         """Drop the links for good; fires when they are gone."""
         if self._watch is not None and self._watch.active():
             self._watch.cancel()
@@ -137,8 +137,8 @@ class Node:
     @property
     def last_heard(self) -> float:
         """When the node last sent anything, on the reactor's clock in seconds."""
-        links = (self._control_factory.link, self._command_factory.link)
-        return max([self._heard, *(link.last_heard for link in links if link is not None)])
+        links: list[Any] = [self._control_factory.link, self._command_factory.link]
+        return max([self._heard, *(float(link.last_heard) for link in links if link is not None)])
 
     @property
     def version(self) -> str:
@@ -176,8 +176,8 @@ class Node:
             self._command.abort()
 
     def _build_command(self) -> NodeProtocol:
-        # The server's identity comes with the link: after a quick restart this link may be there before the
-        # control link, and must not be taken for one to the old incarnation.
+        # The server's identity comes with the link: after a quick restart this link may be there
+        # before the control link, and must not be taken for one to the old incarnation.
         return self._protocol(self._options.db, self._command_ready, self._command_denied)
 
     def _command_ready(self, link: NodeProtocol, replies: list[object]) -> None:
@@ -303,30 +303,29 @@ class Node:
         if control is None or identity is None or self.status is not Status.UP:
             return None
         run_id = identity.run_id
+        timeout = self._options.survey_timeout
         meta = ["HGETALL", META_KEY]
         counters = ["MGET", OPCOUNTER_KEY, vote_key(run_id), failover_key(run_id)]
         try:
-            replies = await self._in_time(
-                control.exchange(
-                    ["INFO", "replication"],
-                    ["INFO", "keyspace"],
-                    meta,
-                    counters,
-                    ["CONFIG", "GET", "replica-priority"],
-                    ["PUBSUB", "NUMSUB", "__sentinel__:hello"],
-                )
+            replies = await control.exchange(
+                ["INFO", "replication"],
+                ["INFO", "keyspace"],
+                meta,
+                counters,
+                ["CONFIG", "GET", "replica-priority"],
+                ["PUBSUB", "NUMSUB", "__sentinel__:hello"],
+                timeout=timeout,
             )
             if any(_is_error(reply, "MASTERDOWN") for reply in replies):
                 # The node keeps stale data to itself (replica-serve-stale-data no); ours we need.
-                _, replies[2], replies[3], _ = await self._in_time(
-                    control.exchange(
-                        ["CONFIG", "SET", "replica-serve-stale-data", "yes"],
-                        meta,
-                        counters,
-                        ["CONFIG", "SET", "replica-serve-stale-data", "no"],
-                    )
+                _, replies[2], replies[3], _ = await control.exchange(
+                    ["CONFIG", "SET", "replica-serve-stale-data", "yes"],
+                    meta,
+                    counters,
+                    ["CONFIG", "SET", "replica-serve-stale-data", "no"],
+                    timeout=timeout,
                 )
-        except (LinkLost, TimeoutError):
+        except LinkLost:
             return None
         if not isinstance(replies[0], bytes):
             self.reason = str(replies[0])
@@ -341,9 +340,6 @@ class Node:
             resolve=resolve,
         )
         return self.view
-
-    def _in_time(self, replies: Deferred[list[object]]) -> Deferred[list[object]]:
-        return replies.addTimeout(self._options.survey_timeout, self._reactor)
 
     def picture(self, master: NodeView | None) -> NodePicture:
         """This node in the picture of the topology."""

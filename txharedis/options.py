@@ -105,7 +105,8 @@ class Options:
             raise InvalidOption(f"delivery={self.delivery!r} is not one of {', '.join(DELIVERIES)}")
         if self.down_after <= 2 * self.heartbeat:
             raise InvalidOption(
-                f"down_after={self.down_after!r} must be more than twice heartbeat={self.heartbeat!r}"
+                f"down_after={self.down_after!r} must be more than twice "
+                f"heartbeat={self.heartbeat!r}"
             )
         if self.reconnect_max < self.reconnect_delay:
             raise InvalidOption(

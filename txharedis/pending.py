@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-import hiredis
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, QueueFull
-from txharedis.interfaces import Args, Clock, Link, Timer
+from txharedis.interfaces import Args, Clock, Link, Timer, pack
 
 __all__ = ["COUNT_SCRIPT", "COUNT_SHA1", "Command", "Delivery", "PendingCommands", "PlainDelivery"]
 
@@ -94,7 +93,7 @@ class _Count:
 
     def send(self, command: str, script: str | bytes) -> None:
         args = (command, script, 1, self._key, self._db, self._writes)
-        self._link.send([hiredis.pack_command(args)], [self])
+        self._link.send([pack(args)], [self])
 
     def settle(self, reply: object) -> None:
         if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
@@ -205,9 +204,9 @@ class PendingCommands:
                 self._drained()
 
     def stop(self, why: Callable[[bool | None], HARedisError]) -> None:
-        """Fail all that waits with `why(False)`, and what is in flight, once lost, with `why(None)`.
+        """Take no more; fail all that waits with `why(False)`.
 
-        Nothing is taken any more. The caller aborts the link after this.
+        What is in flight fails with `why(None)` when the caller aborts the link, after this.
         """
         self.close()
         self._stopped = why

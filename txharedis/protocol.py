@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import hiredis
 from twisted.internet.defer import Deferred
@@ -15,17 +16,20 @@ from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
 from txharedis.errors import LinkLost
-from txharedis.interfaces import Args, Clock, Timer, Waiter
+from txharedis.interfaces import Args, Clock, Timer, Waiter, pack
 from txharedis.options import Options
 
 __all__ = ["NodeProtocol", "greeting"]
+
+
+Result = TypeVar("Result")
 
 
 class _Malformed(Exception):
     """Bytes that are not RESP."""
 
 
-class NodeProtocol(HiredisProtocol):  # type: ignore[misc]  # txredisapi has no types
+class NodeProtocol(HiredisProtocol):
     """One link to one node.
 
     On connecting it sends `handshake` and calls `ready(self, replies)` when all of it was answered
@@ -82,16 +86,18 @@ class NodeProtocol(HiredisProtocol):  # type: ignore[misc]  # txredisapi has no 
             self._deadline.cancel()
         self._deadline = None
 
-    def exchange(self, *commands: Args) -> Deferred[list[object]]:
+    def exchange(self, *commands: Args, timeout: float | None = None) -> Deferred[list[object]]:
         """Write commands together.
 
         The Deferred fires with their replies, error replies among them as values, or fails with
-        LinkLost.
+        LinkLost, also when there is no answer within `timeout` seconds.
         """
         waiter = _Exchange(len(commands))
-        self.send(
-            [hiredis.pack_command(tuple(args)) for args in commands], [waiter] * len(commands)
-        )
+        packed = [pack(tuple(args)) for args in commands]
+        if timeout is not None:
+            late = self._clock.callLater(timeout, waiter.give_up, timeout)
+            waiter.deferred.addBoth(_cancel, late)
+        self.send(packed, [waiter] * len(packed))
         return waiter.deferred
 
     def ask(self, *args: bytes | str | int | float) -> Deferred[object]:
@@ -180,6 +186,16 @@ class _Exchange:
     def lost(self) -> None:
         if not self.deferred.called:
             self.deferred.errback(LinkLost("the link was lost before the reply"))
+
+    def give_up(self, seconds: float) -> None:
+        if not self.deferred.called:
+            self.deferred.errback(LinkLost(f"no answer within {seconds:.2f} s"))
+
+
+def _cancel(result: Result, call: Timer) -> Result:
+    if call.active():
+        call.cancel()
+    return result
 
 
 def _only_reply(replies: list[object]) -> object:

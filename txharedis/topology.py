@@ -58,7 +58,7 @@ class Address:
 
     @classmethod
     def parse(cls, value: object) -> Address:
-        """Read `"host:port"`, `"host"`, `":port"`, `"6380"`, `6380`, `("host", port)`, `"[::1]:6379"`.
+        """Read "host:port", "host", ":port", "6380", 6380, ("host", port) or "[::1]:6379".
 
         The host defaults to 127.0.0.1, the port to 6379. Anything else, or a port outside
         1..65535, is an InvalidOption that names the value.
