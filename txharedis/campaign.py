@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
@@ -17,25 +17,14 @@ from txharedis.election import Decision, Elect, Follow, Repair, majority
 from txharedis.errors import LinkLost, LockLost, ResponseError
 from txharedis.events import Event, FailoverStep
 from txharedis.gossip import announcement
+from txharedis.group import Survey
 from txharedis.interfaces import Args, Clock
 from txharedis.lock import QuorumLock
 from txharedis.log import ClientLog
 from txharedis.options import Options
-from txharedis.protocol import NodeProtocol
 from txharedis.topology import META_KEY, Address, NodeView, Role
 
-__all__ = ["Campaign", "Survey"]
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """The views of one moment, what was decided of them, and the links to ask further."""
-
-    views: Mapping[Address, NodeView]
-    decision: Decision
-    controls: Mapping[Address, NodeProtocol]
-    nodes: int
-    known_epoch: int
+__all__ = ["Campaign"]
 
 
 class Campaign:
@@ -121,7 +110,7 @@ class Campaign:
             quorum=majority(survey.nodes),
             life=self._options.lock_time,
         )
-        epoch = max([survey.known_epoch, *(max(view.epoch, view.vote) for view in views)]) + 1
+        epoch = max([survey.epoch, *(max(view.epoch, view.vote) for view in views)]) + 1
         for _ in range(3):
             if await lock.acquire(epoch):
                 self._log.step(

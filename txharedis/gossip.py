@@ -82,13 +82,14 @@ class Gossip:
 
     def renew(self, node: Address) -> None:
         """Drop the link to a node that has gone silent; it is redialled."""
-        link = self._factories[node].link
-        if link is not None:
-            link.abort()
+        factory = self._factories.get(node)
+        if factory is not None and factory.link is not None:
+            factory.link.abort()
 
     def redial_now(self, node: Address) -> None:
         """Do not wait out the delay: the node is back."""
-        self._factories[node].redial_now()
+        if node in self._factories:
+            self._factories[node].redial_now()
 
     def _factory(self, node: Address) -> NodeFactory:
         def heard(text: str) -> None:

@@ -32,6 +32,7 @@ class ClientLog:
     def __init__(self, *, debug_mode: bool = False) -> None:
         self._logger = Logger(namespace="txharedis")
         self.number = next(_numbers)
+        self._said: set[str] = set()
         self._print = debug_mode
         self._step_level = LogLevel.info if debug_mode else LogLevel.debug
 
@@ -47,6 +48,21 @@ class ClientLog:
 
     def error(self, line: str, **fields: Any) -> None:
         self._say(LogLevel.error, line, fields)
+
+    def once(self, text: str, *, loud: bool = False) -> bool:
+        """Say this, as an error when `loud`, unless it was said since `forget`.
+
+        Returns whether it was said now.
+        """
+        if text in self._said:
+            return False
+        self._said.add(text)
+        (self.error if loud else self.info)("{what}", what=text)
+        return True
+
+    def forget(self) -> None:
+        """What was said once may be said again: the situation is a new one."""
+        self._said.clear()
 
     def failure(self, text: str, failure: Failure | None = None) -> None:
         """An exception with its traceback (the one being handled when None): a defect."""

@@ -145,6 +145,11 @@ class Node:
         return self.identity.version if self.identity is not None else ""
 
     @property
+    def run_id(self) -> str:
+        """The newest known incarnation of the server, "" before the first."""
+        return self.identity.run_id if self.identity is not None else ""
+
+    @property
     def peer_host(self) -> str:
         """The IP address that the control link leads to; the configured host without a link."""
         if self.control is None:

@@ -1,0 +1,94 @@
+"""Three servers of a benchmark, and waiting for what they are to become."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import hiredis
+from twisted.internet.defer import DeferredList, TimeoutError
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.task import deferLater
+
+from txharedis.testing.servers import (
+    LocalServer,
+    ServerProgram,
+    default_program,
+    find_programs,
+    start_group,
+)
+
+__all__ = ["NODES", "choose_program", "in_sync", "running_group", "until"]
+
+NODES = 3
+
+_NOT_YET = (ConnectError, ConnectionClosed, TimeoutError, hiredis.ReplyError)
+
+
+def choose_program(name: str | None) -> ServerProgram:
+    """The server program of that name ("redis", "valkey-9.1.2"); the default one for None.
+
+    Raises SystemExit when there is none of that name.
+    """
+    if name is None:
+        return default_program()
+    for program in find_programs():
+        if name in (program.name, str(program)):
+            return program
+    found = ", ".join(map(str, find_programs())) or "none"
+    raise SystemExit(f"no server program {name!r} here; found: {found}")
+
+
+@asynccontextmanager
+async def running_group(reactor: Any, program: ServerProgram) -> AsyncIterator[list[LocalServer]]:
+    """Three started servers that know nothing of each other; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="txharedis-benchmark-") as directory:
+        servers = await start_group(reactor, program, Path(directory), NODES)
+        try:
+            yield servers
+        finally:
+            await DeferredList([_stopped(server) for server in servers])
+
+
+def _stopped(server: LocalServer) -> Any:
+    from twisted.internet.defer import Deferred
+
+    return Deferred.fromCoroutine(server.stop())
+
+
+async def until(
+    reactor: Any, condition: Callable[[], Any], timeout: float, what: str, every: float = 0.02
+) -> Any:
+    """Return the first true value of `condition`, asked every `every` seconds.
+
+    It may be a coroutine function, and may raise what a server that is down or refuses raises.
+    Raises RuntimeError, with `what`, when there was none within `timeout` seconds.
+    """
+    deadline = reactor.seconds() + timeout
+    while reactor.seconds() < deadline:
+        try:
+            value = condition()
+            if inspect.isawaitable(value):
+                value = await value
+            if value:
+                return value
+        except _NOT_YET:
+            pass
+        await deferLater(reactor, every)
+    raise RuntimeError(f"not within {timeout} s: {what}")
+
+
+async def in_sync(servers: list[LocalServer], master: LocalServer) -> bool:
+    """Whether by their own INFO `master` is a master and all others follow it, linked and synced."""
+    for server in servers:
+        info = await server.info("replication")
+        if server is master:
+            if info["role"] != "master":
+                return False
+        elif info.get("master_port") != str(master.port) or info["master_link_status"] != "up":
+            return False
+    return True

@@ -1,0 +1,131 @@
+"""What the servers of a group say, asked one by one from outside; and clients under watch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from tests.support import eventually
+from txharedis import HAClient
+from txharedis.events import Event, MasterChanged
+from txharedis.testing.servers import LocalServer
+from txharedis.topology import META_KEY, OPCOUNTER_KEY
+
+__all__ = [
+    "OWN_DB",
+    "SomeEvent",
+    "WatchedClient",
+    "at_once",
+    "bytes_of_command",
+    "follow",
+    "keys_of",
+    "meta_of",
+    "opcounter_of",
+    "promotions",
+    "replicates",
+    "settled",
+    "until_settled",
+]
+
+OWN_DB = 15
+SomeEvent = TypeVar("SomeEvent", bound=Event)
+
+
+class WatchedClient:
+    """A client and all that it told: `events`, in their order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.client: HAClient  # set by whoever makes it
+
+    def seen(self, kind: type[SomeEvent]) -> list[SomeEvent]:
+        """The events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def masters(self) -> list[str]:
+        """The addresses of all masters it has followed, in order."""
+        return [str(event.new) for event in self.seen(MasterChanged)]
+
+    async def until(self, kind: type[SomeEvent], text: str = "", timeout: float = 10.0) -> Any:
+        """The first event of a kind whose repr contains `text`, now or later."""
+
+        def first() -> SomeEvent | None:
+            return next((event for event in self.seen(kind) if text in repr(event)), None)
+
+        return await eventually(first, timeout)
+
+
+async def at_once(coroutines: Iterable[Any]) -> list[Any]:
+    """Await all of them, side by side."""
+    return await gatherResults(
+        [Deferred.fromCoroutine(coroutine) for coroutine in coroutines], consumeErrors=True
+    )
+
+
+async def follow(replica: LocalServer, master: LocalServer) -> None:
+    """Make a server the replica of another, and return when its link is up."""
+    await replica.call("SLAVEOF", "127.0.0.1", master.port)
+    await eventually(lambda: replicates(replica, master, read_only=None))
+
+
+async def replicates(
+    replica: LocalServer, master: LocalServer, *, read_only: bool | None = True
+) -> bool:
+    """Whether it is a replica of that master, read-only, with its link up."""
+    info = await replica.info("replication")
+    return (
+        info["role"] == "slave"
+        and info["master_port"] == str(master.port)
+        and info["master_link_status"] == "up"
+        and read_only in (None, info["slave_read_only"] == "1")
+    )
+
+
+async def settled(servers: Sequence[LocalServer]) -> LocalServer | None:
+    """The master, when one of these servers is it and all the others replicate it."""
+    infos = await at_once(server.info("replication") for server in servers)
+    masters = [
+        server for server, info in zip(servers, infos, strict=True) if info["role"] == "master"
+    ]
+    if len(masters) != 1:
+        return None
+    [master] = masters
+    others = [server for server in servers if server is not master]
+    replicating = await at_once(replicates(server, master) for server in others)
+    return master if all(replicating) else None
+
+
+async def until_settled(servers: Sequence[LocalServer], timeout: float = 15.0) -> LocalServer:
+    """Wait until these are one group; returns its master."""
+    master = await eventually(lambda: settled(servers), timeout)
+    assert isinstance(master, LocalServer)
+    return master
+
+
+async def meta_of(server: LocalServer) -> dict[str, str]:
+    """The meta of the group, as this server has it; empty for none."""
+    flat = [item.decode() for item in await server.call("HGETALL", META_KEY, db=OWN_DB)]
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+async def opcounter_of(server: LocalServer) -> int:
+    return int(await server.call("GET", OPCOUNTER_KEY, db=OWN_DB) or 0)
+
+
+async def keys_of(server: LocalServer) -> set[str]:
+    """The names of all keys in database 0."""
+    return {key.decode() for key in await server.call("KEYS", "*")}
+
+
+def promotions(servers: Iterable[LocalServer]) -> int:
+    """How many times any of them was made a master with SLAVEOF NO ONE."""
+    return sum(server.count_in_log("MASTER MODE enabled") for server in servers)
+
+
+def bytes_of_command(*words: str | int) -> bytes:
+    """A command as it stands in an append-only file."""
+    texts = [str(word).encode() for word in words]
+    return b"*%d\r\n" % len(texts) + b"".join(b"$%d\r\n%s\r\n" % (len(t), t) for t in texts)

@@ -1,0 +1,144 @@
+"""NodeGroup: the configured nodes together: what they say, and whether a quorum is heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from txharedis.election import Decision, Evidence, decide, majority
+from txharedis.interfaces import Reactor
+from txharedis.log import ClientLog
+from txharedis.node import Node, NodeObserver
+from txharedis.options import Options
+from txharedis.protocol import NodeProtocol
+from txharedis.topology import Address, NodePicture, NodeView, Status
+
+__all__ = ["Memory", "NodeGroup", "Survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a client remembers of the group that it followed: the newest epoch, the group's id, and
+    the replication history (replid) of its master."""
+
+    epoch: int = 0
+    group: str = ""
+    history: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The views of one moment, what follows from them, and the links to those who gave them.
+
+    `nodes` is the number of configured servers, `epoch` the newest that this client remembers.
+    """
+
+    views: Mapping[Address, NodeView]
+    decision: Decision
+    controls: Mapping[Address, NodeProtocol]
+    nodes: int
+    epoch: int
+
+
+class NodeGroup:
+    """All the nodes of one client, by address."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        addresses: Sequence[Address],
+        options: Options,
+        observer: NodeObserver,
+        log: ClientLog,
+    ) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._log = log
+        self._nodes = {address: Node(reactor, address, options, observer) for address in addresses}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __getitem__(self, address: Address) -> Node:
+        return self._nodes[address]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def start(self) -> None:
+        for node in self:
+            node.start()
+
+    def close(self) -> Deferred[Any]:
+        """Drop all links for good; fires when they are gone."""
+        return gatherResults([node.close() for node in self])
+
+    def count(self, status: Status) -> int:
+        """How many nodes stand so."""
+        return sum(node.status is status for node in self)
+
+    def redial_now(self) -> None:
+        """Do not wait out the delays: one node is back, others may be too."""
+        for node in self:
+            node.redial_now()
+
+    async def survey(self, memory: Memory) -> Survey:
+        """Ask all nodes that can be asked, together, and decide."""
+        resolve = self._resolve()
+        asked = [node for node in self._distinct() if node.status is Status.UP]
+        answers = await gatherResults(
+            [Deferred.fromCoroutine(node.survey(resolve)) for node in asked], consumeErrors=True
+        )
+        views = {view.address: view for view in answers if view is not None}
+        nodes = self._distinct()
+        evidence = Evidence(
+            nodes=tuple(node.address for node in nodes),
+            status={node.address: node.status for node in nodes},
+            down_after=self._options.down_after,
+            run_ids={node.address: node.run_id for node in nodes},
+            epoch=memory.epoch,
+            group=memory.group,
+            history=memory.history,
+            adopt=frozenset(self._options.adopt),
+        )
+        return Survey(
+            views=views,
+            decision=decide(views, evidence),
+            controls={node.address: node.control for node in nodes if node.control is not None},
+            nodes=len(nodes),
+            epoch=memory.epoch,
+        )
+
+    def lease_left(self) -> float:
+        """Seconds for which writes may still be sent, counted from a quorum's last words."""
+        heard = sorted((node.last_heard for node in self._distinct()), reverse=True)
+        return heard[majority(len(heard)) - 1] + self._options.lease - self._reactor.seconds()
+
+    def pictures(self, master: Address | None) -> tuple[NodePicture, ...]:
+        view = self[master].view if master is not None else None
+        return tuple(node.picture(view) for node in self)
+
+    def _distinct(self) -> list[Node]:
+        """The nodes, each server once: two addresses with one run_id are one node."""
+        first: dict[str, Node] = {}
+        distinct = []
+        for node in self:
+            twin = first.setdefault(node.run_id, node) if node.run_id else node
+            if twin is node:
+                distinct.append(node)
+            else:
+                self._log.once(f"{node.address} and {twin.address} are one server")
+        return distinct
+
+    def _resolve(self) -> Mapping[tuple[str, int], Address]:
+        """Configured addresses by the host and port that servers may call them."""
+        names: dict[tuple[str, int], Address] = {}
+        first: dict[str, Address] = {}
+        for node in self:
+            address = first.setdefault(node.run_id, node.address) if node.run_id else node.address
+            for host in (node.address.host, node.peer_host):
+                names.setdefault((host, node.address.port), address)
+        return names

@@ -1,0 +1,187 @@
+"""Traffic: whom the commands go to, and when they may flow."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+
+from txharedis.errors import HARedisError, ServiceStopped
+from txharedis.group import Memory, NodeGroup
+from txharedis.interfaces import Args, Clock, Timer
+from txharedis.options import Options
+from txharedis.pending import PendingCommands, PlainDelivery
+from txharedis.replies import converter, not_executed
+from txharedis.topology import OPCOUNTER_KEY, Address, NodeView, Status
+
+__all__ = ["Traffic"]
+
+
+class Traffic:
+    """The commands of one client and the master that they go to.
+
+    They flow while the master's command link works and leads to the very incarnation that is
+    followed, and while the lease runs: no quorum, no writes. `news()` is called when the flow
+    stopped for a reason that a new survey may explain.
+    """
+
+    def __init__(
+        self, clock: Clock, group: NodeGroup, options: Options, news: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._group = group
+        self._options = options
+        self._news = news
+        self._single = len(group) == 1
+        counter = None if self._single else (OPCOUNTER_KEY, options.haredis_db_num)
+        self.pending = PendingCommands(
+            clock,
+            PlainDelivery(writes_again=options.delivery == "at-least-once", counter=counter),
+            max_pending=options.max_pending,
+            max_pending_bytes=options.max_pending_bytes,
+            timeout=options.command_timeout,
+            convert=converter(options.charset, options.convert_numbers),
+            may_retry=self._may_retry,
+            turned_away=self._turned_away,
+        )
+        self.master: NodeView | None = None
+        self.memory = Memory()
+        self.lost_at: float | None = None
+        self._held_until = 0.0
+        self._turned_away_at = -1.0
+        self._lease_call: Timer | None = None
+        self._verdict: HARedisError | None = None
+        self._ready: list[Deferred[None]] = []
+
+    @property
+    def address(self) -> Address | None:
+        """The node that commands go to; None while there is none, or it is out of reach."""
+        if self.master is not None and self._group[self.master.address].status is Status.UP:
+            return self.master.address
+        return None
+
+    @property
+    def held(self) -> float:
+        """Seconds for which a master that turned commands away is to be left alone."""
+        return max(0.0, self._held_until - self._clock.seconds())
+
+    def submit(self, args: Args, packed: bytes, read: bool) -> Deferred[object]:
+        return self.pending.add(args, packed, read)
+
+    def use(self, master: NodeView) -> bool:
+        """Send the traffic to this master from here on; returns whether it is another one."""
+        other = self.master is None or not _same(self.master, master)
+        if other:
+            self.lose()
+            self._held_until = 0.0
+        self.master = self._group[master.address].view = master
+        self.memory = Memory(master.epoch, master.group, master.replid)
+        self.open()
+        return other
+
+    def lose(self) -> None:
+        """Stop sending. Replies of the old master that are on their way reach nobody."""
+        if self.master is not None:
+            self.pause()
+            self._group[self.master.address].abort()
+            self.master = None
+
+    def pause(self) -> None:
+        """Hold commands back for now."""
+        self.pending.close()
+        self.note_loss()
+
+    def note_loss(self) -> None:
+        """The outage begins, unless it has already."""
+        if self.lost_at is None:
+            self.lost_at = self._clock.seconds()
+
+    def open(self) -> None:
+        """Let commands flow, if they may."""
+        if self.master is None or not self._may_flow(self.master):
+            return
+        self.lost_at = None
+        self.pending.open(self._group[self.master.address])
+        self._watch_lease()
+        self._tell_ready()
+
+    def _may_flow(self, master: NodeView) -> bool:
+        node = self._group[master.address]
+        if self._single:
+            return node.serves("") and not self.held
+        return node.serves(master.run_id) and self._group.lease_left() > 0 and not self.held
+
+    # The lease.
+
+    def _watch_lease(self) -> None:
+        if self._lease_call is None and not self._single:
+            delay = max(0.01, self._group.lease_left())
+            self._lease_call = self._clock.callLater(delay, self._lease_over)
+
+    def _lease_over(self) -> None:
+        self._lease_call = None
+        if self._group.lease_left() > 0:
+            self._watch_lease()
+        else:
+            self.pause()
+            self._news()
+
+    # What the servers turn away.
+
+    def _may_retry(self, error: Exception) -> bool:
+        if self._single and str(error).startswith("READONLY"):
+            return False  # there is no other node to turn to
+        return not_executed(error)
+
+    def _turned_away(self, error: Exception) -> None:
+        self.pause()
+        now = self._clock.seconds()
+        if now - self._turned_away_at < 1.0:
+            # It does so again: that must not become a busy loop.
+            self._held_until = now + random.uniform(0.02, 0.1)
+        self._turned_away_at = now
+        self._news()
+
+    # Those who wait for a master.
+
+    def refuse(self, verdict: HARedisError | None) -> None:
+        """Fail what waits, and what comes, with this; None takes it back."""
+        self._verdict = verdict
+        self.pending.refuse(None if verdict is None else lambda: _copy(verdict))
+        self._tell_ready()
+
+    def stop(self) -> None:
+        """Fail everything with ServiceStopped; the links are to be dropped after this."""
+        self._verdict = ServiceStopped("the service was stopped")
+        self.master = None
+        self.pending.stop(lambda executed: ServiceStopped("the service was stopped", executed))
+        if self._lease_call is not None and self._lease_call.active():
+            self._lease_call.cancel()
+        self._tell_ready()
+
+    def when_ready(self) -> Deferred[None]:
+        """Fires when commands flow; fails with what `refuse` was given, or ServiceStopped."""
+        ready: Deferred[None] = Deferred(self._ready.remove)
+        self._ready.append(ready)
+        self._tell_ready()
+        return ready
+
+    def _tell_ready(self) -> None:
+        if self._verdict is None and self.pending.held:
+            return
+        ready, self._ready = self._ready, []
+        for deferred in ready:
+            if self._verdict is None:
+                deferred.callback(None)
+            else:
+                deferred.errback(_copy(self._verdict))
+
+
+def _same(one: NodeView, other: NodeView) -> bool:
+    return one.address == other.address and one.run_id == other.run_id
+
+
+def _copy(error: HARedisError) -> HARedisError:
+    """A fresh one for each caller: an exception collects its raiser's traceback."""
+    return type(error)(*error.args)
