@@ -163,9 +163,7 @@ async def _series(
             for writer in writers:
                 writer.begin(0)
                 writer.start()
-            done = [
-                await _kill(reactor, servers, writers, number + 1) for number in range(kills)
-            ]
+            done = [await _kill(reactor, servers, writers, number + 1) for number in range(kills)]
             for writer in writers:
                 await writer.stop()
             return done, sum((writer.failed for writer in writers), Counter())

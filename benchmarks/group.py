@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hiredis
-from twisted.internet.defer import DeferredList, TimeoutError
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.task import deferLater
 
@@ -51,13 +51,7 @@ async def running_group(reactor: Any, program: ServerProgram) -> AsyncIterator[l
         try:
             yield servers
         finally:
-            await DeferredList([_stopped(server) for server in servers])
-
-
-def _stopped(server: LocalServer) -> Any:
-    from twisted.internet.defer import Deferred
-
-    return Deferred.fromCoroutine(server.stop())
+            await DeferredList([Deferred.fromCoroutine(server.stop()) for server in servers])
 
 
 async def until(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import cProfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -212,7 +211,7 @@ async def _profile(reactor: Any, contestant: Contestant, settings: Settings) -> 
     case = Case("set", settings.in_flight)
     await _measure(reactor, contestant, case, 0.3)
     profiler = cProfile.Profile()
-    with profiler or nullcontext():
+    with profiler:
         await _measure(reactor, contestant, case, settings.seconds)
     assert settings.profile is not None
     profiler.dump_stats(settings.profile)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from txharedis.testing.servers import ServerProgram, find_programs
+# The conftest files import txharedis inside functions: txredisapi fetches the global reactor when
+# it is imported, and pytest-twisted has to choose that one first (--reactor).
+if TYPE_CHECKING:
+    from txharedis.testing.servers import ServerProgram
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def chosen_programs(config: pytest.Config) -> list[ServerProgram]:
     """The programs of this machine that ``--server`` names; all by default; not none."""
+    from txharedis.testing.servers import find_programs
+
     name = config.getoption("--server")
     chosen = [program for program in find_programs() if name in (None, program.name, str(program))]
     if name and not chosen:

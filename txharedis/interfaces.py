@@ -49,9 +49,13 @@ class Waiter(Protocol):
 
 
 class Link(Protocol):
-    """A usable link, as seen by those who send commands over it."""
+    """A link, as seen by those who send commands over it.
 
-    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> None: ...
+    `send` writes the commands in one piece; each waiter gets one reply, in order. It returns False,
+    and has written nothing, when the link is gone.
+    """
+
+    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool: ...
 
 
 class DialledLink(Protocol):

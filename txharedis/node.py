@@ -167,13 +167,9 @@ class Node:
         """Whether the command link works and leads to this incarnation ("" for any)."""
         return self._command is not None and run_id in ("", self._command_run_id)
 
-    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
-        """Write a batch to the command link; a lost link tells the waiters so."""
-        if self._command is None:
-            for waiter in waiters:
-                waiter.lost()
-        else:
-            self._command.send(packed, waiters)
+    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
+        """Write a batch to the command link; False when that is gone and nothing was written."""
+        return self._command is not None and self._command.send(packed, waiters)
 
     def abort(self) -> None:
         """Drop the command link at once: late replies reach nobody. It is redialled."""

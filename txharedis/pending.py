@@ -48,7 +48,7 @@ class Command:
 class Delivery(Protocol):
     """How batches go out, and which commands may go out again after their reply was lost."""
 
-    def write(self, link: Link, batch: Sequence[Command]) -> None: ...
+    def write(self, link: Link, batch: Sequence[Command]) -> bool: ...
 
     def again(self, command: Command) -> bool: ...
 
@@ -68,13 +68,13 @@ class PlainDelivery:
         self._writes_again = writes_again
         self._counter = counter
 
-    def write(self, link: Link, batch: Sequence[Command]) -> None:
+    def write(self, link: Link, batch: Sequence[Command]) -> bool:
         if self._counter is not None:
             writes = sum(not command.read for command in batch)
             if writes:
                 key, db = self._counter
                 _Count(link, key, db, writes).send("EVALSHA", COUNT_SHA1)
-        link.send([command.packed for command in batch], batch)
+        return link.send([command.packed for command in batch], batch)
 
     def again(self, command: Command) -> bool:
         return command.read or self._writes_again
@@ -299,11 +299,15 @@ class PendingCommands:
         if self._link is None or (self._returned and self._in_flight):
             return
         batch = self._take_unsent()
-        if batch:
-            for command in batch:
-                command.sent = True
-            self._in_flight += len(batch)
-            self._delivery.write(self._link, batch)
+        if not batch:
+            return
+        if not self._delivery.write(self._link, batch):
+            self._returned.extend(batch)
+            self.close()
+            return
+        for command in batch:
+            command.sent = True
+        self._in_flight += len(batch)
 
     def _take_unsent(self) -> list[Command]:
         batch = [command for command in self._waiting() if command.deferred is not None]

@@ -97,21 +97,24 @@ class NodeProtocol(HiredisProtocol):
         if timeout is not None:
             late = self._clock.callLater(timeout, waiter.give_up, timeout)
             waiter.deferred.addBoth(_cancel, late)
-        self.send(packed, [waiter] * len(packed))
+        if not self.send(packed, [waiter] * len(packed)):
+            waiter.lost()
         return waiter.deferred
 
     def ask(self, *args: bytes | str | int | float) -> Deferred[object]:
         """Write one command; an error reply or a lost link fails the Deferred."""
         return self.exchange(args).addCallback(_only_reply)
 
-    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> None:
-        """Write encoded commands in one piece; each waiter gets one reply, in order."""
+    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
+        """Write encoded commands in one piece; each waiter gets one reply, in order.
+
+        Returns False, and writes nothing, when the link is gone.
+        """
         if self._dead:
-            for waiter in waiters:
-                waiter.lost()
-            return
+            return False
         self._waiting.extend(waiters)
         self.transport.write(b"".join(packed))
+        return True
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         self.last_heard = self._clock.seconds()

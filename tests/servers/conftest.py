@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
@@ -12,11 +12,13 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.process import ProcessReader, ProcessWriter
 
 from tests.support import eventually
-from txharedis.testing.proxy import TcpProxy
-from txharedis.testing.servers import LocalServer, ServerProgram, start_group
 
-MakeServers = Callable[..., Awaitable[list[LocalServer]]]
-MakeProxy = Callable[[LocalServer], TcpProxy]
+if TYPE_CHECKING:
+    from txharedis.testing.proxy import TcpProxy
+    from txharedis.testing.servers import LocalServer, ServerProgram
+
+MakeServers = Callable[..., Awaitable[list["LocalServer"]]]
+MakeProxy = Callable[["LocalServer"], "TcpProxy"]
 
 GRACE = 1.0
 """How long, in seconds, connections that were told to close may take to be closed."""
@@ -66,6 +68,7 @@ def make_servers(
     nothing_left_behind: list[LocalServer],
 ) -> MakeServers:
     """`await make_servers(3, options=(...))`: started servers, stopped after the test."""
+    from txharedis.testing.servers import start_group
 
     async def make(
         count: int = 1, *, options: Sequence[str] = (), distinct_sources: bool = False
@@ -100,6 +103,8 @@ async def trio(make_servers: MakeServers) -> AsyncIterator[list[LocalServer]]:
 @pytest_twisted.async_yield_fixture
 async def proxies(reactor: Any, nothing_left_behind: object) -> AsyncIterator[MakeProxy]:
     """`proxies(server)`: a started proxy in front of a server, stopped after the test."""
+    from txharedis.testing.proxy import TcpProxy
+
     made: list[TcpProxy] = []
 
     def make(server: LocalServer) -> TcpProxy:

@@ -114,8 +114,7 @@ class TcpProxy:
         """Keep and accept connections, but move neither bytes nor news of an end, until `resume`.
 
         Another call replaces this one. What the kernel already has arrives. While nothing may go
-        to the target, it is
-        not dialled either.
+        to the target, it is not dialled either.
         """
         self._stalled = _ways(to_target, from_target)
         self._apply()
