@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import hiredis
 import txredisapi
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 
 from txharedis import HAClient
@@ -80,7 +81,9 @@ class Bare(TwistedProtocol):
 
     @classmethod
     async def connect(cls, reactor: Any, port: int) -> Bare:
-        return await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), cls())
+        factory: Any = Factory.forProtocol(cls)
+        link: Bare = await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(factory)
+        return link
 
     def set(self, key: bytes, value: bytes) -> Deferred[Any]:
         return self._ask((b"SET", key, value))
@@ -91,7 +94,7 @@ class Bare(TwistedProtocol):
     def _ask(self, command: tuple[bytes, ...]) -> Deferred[Any]:
         reply: Deferred[Any] = Deferred()
         self._waiting.append(reply)
-        self.transport.write(hiredis.pack_command(command))
+        self.transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]
         return reply
 
     def dataReceived(self, data: bytes) -> None:

@@ -77,7 +77,7 @@ async def until(
 
 
 async def in_sync(servers: list[LocalServer], master: LocalServer) -> bool:
-    """Whether by their own INFO `master` is a master and all others follow it, linked and synced."""
+    """Whether, by their own INFO, all others follow `master`, linked and synced."""
     for server in servers:
         info = await server.info("replication")
         if server is master:

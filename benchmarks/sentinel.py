@@ -1,7 +1,7 @@
 """The same kill with Redis Sentinel: three sentinels, and redis-py's asyncio client in a thread.
 
-down-after-milliseconds is 1000 and failover-timeout 3000. The outage is the time from the SIGKILL to the
-first acknowledged write that was submitted after it.
+down-after-milliseconds is 1000 and failover-timeout 3000. The outage is the time from the SIGKILL
+to the first acknowledged write that was submitted after it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import DeferredList, Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
@@ -143,9 +143,8 @@ class Writer:
         from redis.asyncio.sentinel import Sentinel
         from redis.exceptions import RedisError
 
-        client = Sentinel(self._sentinels, socket_timeout=0.5).master_for(
-            MASTER, socket_timeout=0.5
-        )
+        sentinels: Any = Sentinel(self._sentinels, socket_timeout=0.5)  # type: ignore[no-untyped-call]
+        client = sentinels.master_for(MASTER, socket_timeout=0.5)
         number = 0
         while not self._stopped.is_set():
             number += 1

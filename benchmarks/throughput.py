@@ -28,8 +28,10 @@ VALUE = b"v" * 32
 
 @dataclass(frozen=True)
 class Settings:
-    """rounds of `seconds` each, with `in_flight` commands at a time; `profile` is a file for cProfile's
-    figures of SET by txharedis, instead of everything else."""
+    """`rounds` of `seconds` each, with `in_flight` commands at a time.
+
+    `profile` is a file for cProfile's figures of SET by txharedis, instead of everything else.
+    """
 
     rounds: int = 5
     seconds: float = 2.0
@@ -186,7 +188,7 @@ class _Load:
 
 def _show(case: Case, rounds: dict[str, list[Round]]) -> None:
     def middle(name: str, what: str) -> float:
-        return median(getattr(each, what) for each in rounds[name])
+        return float(median(getattr(each, what) for each in rounds[name]))
 
     base = TxRedisApi.name
     header = [str(case), "per second", "ratio", "CPU us each", "CPU ratio"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 
 from tests.support import eventually
 from txharedis import HAClient
@@ -59,10 +59,18 @@ class WatchedClient:
 
 
 async def at_once(coroutines: Iterable[Any]) -> list[Any]:
-    """Await all of them, side by side."""
-    return await gatherResults(
-        [Deferred.fromCoroutine(coroutine) for coroutine in coroutines], consumeErrors=True
+    """Await all of them, side by side; raise the first error, when all have ended."""
+
+    async def awaited(one: Any) -> Any:
+        return await one
+
+    outcomes = await DeferredList(
+        [Deferred.fromCoroutine(awaited(one)) for one in coroutines], consumeErrors=True
     )
+    for succeeded, result in outcomes:
+        if not succeeded:
+            result.raiseException()
+    return [result for _, result in outcomes]
 
 
 async def follow(replica: LocalServer, master: LocalServer) -> None:

@@ -90,7 +90,6 @@ class Wait:
 
     reason: str
     retry_in: float = LATER
-    quorum: bool = True  # whether a quorum answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,6 @@ def decide(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
         return Wait(
             f"no quorum: {len(answered)} of {len(nodes)} nodes answer, {quorum} needed ({away})",
             SOON if _in_motion(evidence, views) else LATER,
-            quorum=False,
         )
     ready = [view for view in answered if not view.loading]
     loading = [view for view in answered if view.loading]

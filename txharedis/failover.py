@@ -272,8 +272,6 @@ class FailoverService(Service):
     def _wait(self, decision: Wait) -> float:
         if self._log.once(decision.reason):
             self._emit(Waiting(at=self._now, reason=decision.reason))
-        if not decision.quorum:
-            self._traffic.pause()
         self._waits += 1
         patience = decision.retry_in * 1.5 ** min(self._waits, 12)
         return min(patience, 0.5) * random.uniform(0.7, 1.3)
@@ -317,7 +315,7 @@ class FailoverService(Service):
         in_motion = any(not v.is_master and not v.link_up for v in survey.views.values())
         interval = self.options.survey_interval
         quiet = (min(1.0, interval) if in_motion else interval) * random.uniform(0.8, 1.2)
-        return self._traffic.held or quiet
+        return self._traffic.backoff or quiet
 
     def _use(self, master: NodeView) -> None:
         """Send the traffic to this master from here on."""

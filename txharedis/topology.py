@@ -103,10 +103,11 @@ def _host(host: str, value: object) -> str:
 
 
 def _port(port: object, value: object) -> int:
-    try:
-        number = int(port) if isinstance(port, (str, int)) and not isinstance(port, bool) else 0
-    except ValueError:
-        number = 0
+    number = 0
+    if isinstance(port, int) and not isinstance(port, bool):
+        number = port
+    elif isinstance(port, str) and re.fullmatch("[0-9]{1,5}", port):
+        number = int(port)
     if not 1 <= number <= 65535:
         raise InvalidOption(f"not a node: {value!r} has a bad port {port!r} (1 to 65535)")
     return number
@@ -200,7 +201,7 @@ def parse_info(text: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in text.decode("utf-8", "replace").split("\r\n"):
         name, colon, value = line.partition(":")
-        if colon and name[0] != "#":
+        if colon and name and name[0] != "#":
             fields[name] = value
     return fields
 

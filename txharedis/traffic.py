@@ -62,7 +62,7 @@ class Traffic:
         return None
 
     @property
-    def held(self) -> float:
+    def backoff(self) -> float:
         """Seconds for which a master that turned commands away is to be left alone."""
         return max(0.0, self._held_until - self._clock.seconds())
 
@@ -109,8 +109,8 @@ class Traffic:
     def _may_flow(self, master: NodeView) -> bool:
         node = self._group[master.address]
         if self._single:
-            return node.serves("") and not self.held
-        return node.serves(master.run_id) and self._group.lease_left() > 0 and not self.held
+            return node.serves("") and not self.backoff
+        return node.serves(master.run_id) and self._group.lease_left() > 0 and not self.backoff
 
     # The lease.
 

@@ -10,15 +10,18 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.process import ProcessReader, ProcessWriter
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from tests.support import eventually
 
 if TYPE_CHECKING:
+    from tests.groups import WatchedClient
     from txharedis.testing.proxy import TcpProxy
     from txharedis.testing.servers import LocalServer, ServerProgram
 
 MakeServers = Callable[..., Awaitable[list["LocalServer"]]]
 MakeProxy = Callable[["LocalServer"], "TcpProxy"]
+Watch = Callable[..., "WatchedClient"]
 
 GRACE = 1.0
 """How long, in seconds, connections that were told to close may take to be closed."""
@@ -115,6 +118,38 @@ async def proxies(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Ma
 
     yield make
     await stop_all(made)
+
+
+@pytest_twisted.async_yield_fixture
+async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watch]:
+    """`watch(nodes, **options)`: a client, its events recorded, disconnected after the test.
+
+    `nodes` are servers, or addresses as create_client takes them. No failure may be logged.
+    """
+    from tests.groups import WatchedClient
+    from txharedis import create_client
+
+    failures: list[str] = []
+    made: list[WatchedClient] = []
+
+    def observe(event: LogEvent) -> None:
+        if "log_failure" in event:
+            failures.append(f"{formatEvent(event)}\n{event['log_failure'].getTraceback()}")
+
+    def make(nodes: Sequence[LocalServer | str], **options: Any) -> WatchedClient:
+        watched = WatchedClient()
+        places = [getattr(node, "address", node) for node in nodes]
+        watched.client = create_client(
+            places, reactor=reactor, on_event=watched.events.append, **options
+        )
+        made.append(watched)
+        return watched
+
+    globalLogPublisher.addObserver(observe)
+    yield make
+    await DeferredList([watched.client.disconnect() for watched in made])
+    globalLogPublisher.removeObserver(observe)
+    assert not failures
 
 
 async def stop_all(things: Sequence[LocalServer] | Sequence[TcpProxy]) -> None:
