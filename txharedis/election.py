@@ -306,11 +306,11 @@ class _Case:
         return self._followed()
 
     def _followed(self) -> Address | None:
-        """The node that most replicas here follow and that is not a master here."""
+        """The node that most replicas here follow, of those that have not spoken themselves."""
         votes: dict[Address, int] = {}
-        masters = {view.address for view in self.ours if view.is_master}
+        here = {view.address for view in self.ours}
         for view in self.ours:
-            if view.follows is not None and view.follows not in masters:
+            if view.follows is not None and view.follows not in here:
                 votes[view.follows] = votes.get(view.follows, 0) + 1
         return max(votes, key=lambda address: (votes[address], str(address)), default=None)
 

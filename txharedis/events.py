@@ -84,9 +84,9 @@ class FailoverStep(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailoverEnded(Event):
-    """This client's failover ended: `master` is the node it promoted, None when it gave way.
+    """This client's failover ended: `master` is the node it promoted, None when it promoted none.
 
-    `outage` is in seconds, from the moment this client lost the old master until it used the new
+    Then somebody else was first, or it failed, or was not needed any more. `outage` is in seconds, from the moment this client lost the old master until it used the new
     one; 0.0 when it had none before.
     """
 

@@ -19,7 +19,7 @@ from txharedis.alarm import Alarm
 from txharedis.campaign import Campaign
 from txharedis.client import HAClient
 from txharedis.commands import describe
-from txharedis.election import Elect, Follow, Refuse, Wait, majority
+from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     LinkLost,
     LockLost,
@@ -109,6 +109,7 @@ class FailoverService(Service):
         self._started_at = 0.0
         self._conductor: Deferred[None] | None = None
         self._last_master: NodeView | None = None
+        self._outage = 0.0  # seconds from the loss of the last master to the use of this one
         self._waits = 0  # in a row
         self._repair_due: float | None = None
         self._tuned = ""  # the run_id of the newest master that was tuned
@@ -164,7 +165,7 @@ class FailoverService(Service):
             master=self._traffic.address,
             epoch=self._traffic.memory.epoch,
             group=self._traffic.memory.group,
-            quorum=majority(len(self._group)),
+            quorum=self._group.quorum,
             nodes=self._group.pictures(self._traffic.address),
         )
 
@@ -218,8 +219,8 @@ class FailoverService(Service):
         while self.phase is not Phase.STOPPED:
             self._alarm.news = False
             survey = await self._look()
-            if self._alarm.news and isinstance(survey.decision, Wait):
-                continue  # something has changed meanwhile
+            if self._alarm.news and not isinstance(survey.decision, Follow):
+                continue  # something has changed meanwhile: a node came up, say, that was not asked
             await self._alarm.sleep(await self._act(survey))
 
     def _conductor_failed(self, failure: Failure) -> None:
@@ -321,10 +322,12 @@ class FailoverService(Service):
         """Send the traffic to this master from here on."""
         self._waits = 0
         old = self._last_master
+        lost_at = self._traffic.lost_at
         changed = self._traffic.use(master)
         if not changed and self.phase is Phase.FOLLOWING:
             return
         self._last_master = master
+        self._outage = self._now - lost_at if lost_at is not None else 0.0
         self._log.forget()
         self._become(Phase.FOLLOWING)
         self._log.info("ready, using {node} as master", node=master.address)
@@ -342,10 +345,12 @@ class FailoverService(Service):
 
     async def _elect(self, survey: Survey, decision: Elect) -> float:
         self._traffic.lose()
-        lost_at = self._traffic.lost_at
         self._become(Phase.ELECTING)
         failover_id = secrets.token_hex(4)
-        self._log.step("{reason}", reason=decision.reason)
+        masters = sum(view.is_master for view in survey.views.values())
+        self._log.step("invalid master count: {count}", count=masters)
+        if not decision.reason.startswith("invalid master count"):
+            self._log.step("{reason}", reason=decision.reason)
         self._log.step("attempting failover!")
         self._log.step("my failover id: {id}", id=failover_id)
         self._emit(FailoverStarted(at=self._now, reason=decision.reason, failover_id=failover_id))
@@ -354,21 +359,20 @@ class FailoverService(Service):
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("failover {id} failed: {error}", id=failover_id, error=str(error))
             master = None
-        if master is None:
-            self._become(Phase.ORIENTATING)
-            # Whoever gave way listens for gossip; the delay is for the case that none comes.
-            return random.uniform(0.03, 0.12)
-        outage = self._now - lost_at if lost_at is not None else 0.0
         self._emit(
             FailoverEnded(
                 at=self._now,
-                master=master.address,
-                epoch=master.epoch,
+                master=master.address if master is not None else None,
+                epoch=self._traffic.memory.epoch,
                 reason=decision.reason,
-                outage=outage,
+                outage=self._outage if master is not None else 0.0,
             )
         )
-        return 0.0
+        if master is not None:
+            return 0.0
+        self._become(Phase.ORIENTATING)
+        # Whoever gave way listens for gossip; the delay is for the case that none comes.
+        return random.uniform(0.03, 0.12)
 
     async def _repair(self, survey: Survey) -> bool:
         try:
@@ -382,16 +386,19 @@ class FailoverService(Service):
         control = self._group[master.address].control
         if self._single or not self.options.tune_nodes or self._tuned == master.run_id:
             return
-        if control is not None:
-            self._tuned = master.run_id
-            try:
-                await control.ask("CONFIG", "SET", "repl-ping-replica-period", "1")
-            except (LinkLost, ResponseError) as error:
-                self._log.warn(
-                    "repl-ping-replica-period of {node} stays as it is: {error}",
-                    node=master.address,
-                    error=str(error),
-                )
+        if control is None:
+            return
+        try:
+            await control.ask("CONFIG", "SET", "repl-ping-replica-period", "1")
+        except LinkLost:
+            return
+        except ResponseError as error:
+            self._log.warn(
+                "repl-ping-replica-period of {node} stays as it is: {error}",
+                node=master.address,
+                error=str(error),
+            )
+        self._tuned = master.run_id
 
     # What the nodes, the queue and the gossip tell.
 

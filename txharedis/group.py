@@ -112,6 +112,11 @@ class NodeGroup:
             epoch=memory.epoch,
         )
 
+    @property
+    def quorum(self) -> int:
+        """How many nodes are more than half of them, each server counted once."""
+        return majority(len(self._distinct()))
+
     def lease_left(self) -> float:
         """Seconds for which writes may still be sent, counted from a quorum's last words."""
         heard = sorted((node.last_heard for node in self._distinct()), reverse=True)

@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
 from twisted.python.failure import Failure
 
 from txharedis.errors import LinkLost
@@ -238,7 +243,9 @@ class Node:
             self.control = None
         if was_ready:
             self._sign(_Sign.LOST, reason.getErrorMessage())
-        elif reason.check(ConnectionRefusedError, ConnectionLost, ConnectionDone):
+        elif reason.check(
+            ConnectionRefusedError, ConnectionLost, ConnectionDone
+        ) and not reason.check(ConnectionAborted):  # what we aborted says nothing of the node
             self._sign(_Sign.REFUSED, reason.getErrorMessage())
         elif self.status is Status.DENIED and self._silence() >= self._options.down_after:
             self._sign(_Sign.SILENT, reason.getErrorMessage())

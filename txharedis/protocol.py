@@ -6,6 +6,7 @@ commands decides what they mean.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -57,7 +58,8 @@ class NodeProtocol(HiredisProtocol):
         self._when_refused = refused
         self._waiting: deque[Waiter] = deque()
         self._dead = False
-        self.last_heard = clock.seconds()
+        # Being connected is no word from the server: the kernel accepts for one that hangs.
+        self.last_heard = -math.inf
 
     def connectionMade(self) -> None:
         self._deadline = self._clock.callLater(self._timeout, self.abort)

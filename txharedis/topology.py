@@ -206,9 +206,9 @@ def parse_info(text: bytes) -> dict[str, str]:
     return fields
 
 
-def _number(text: str | bytes | None, default: int = 0) -> int:
+def _number(text: object, default: int = 0) -> int:
     try:
-        return int(text) if text else default
+        return int(text) if isinstance(text, (str, bytes)) else default
     except ValueError:
         return default
 
