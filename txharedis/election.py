@@ -238,16 +238,21 @@ class _Case:
         remembered = self.evidence.epoch if self.group in ("", self.evidence.group) else 0
         if self.epoch < remembered:
             return self._without_the_newest(remembered)
-        if claimants:
+        if len(claimants) == 1:
             return self._follow(claimants[0])
+        if claimants:
+            return self._elect(f"{len(claimants)} masters claim epoch {self.epoch}")
         if self.epoch == 0:
             return self._first_time()
         return self._succeed(self._last_master(), "")
 
     def _without_the_newest(self, remembered: int) -> Decision:
         """Nobody here has the epoch that this client has already seen."""
-        if self.epoch == 0 and any(
-            self.evidence.history in (view.replid, view.replid2) for view in self.ours
+        history = self.evidence.history
+        if (
+            self.epoch == 0
+            and history
+            and any(history in (view.replid, view.replid2) for view in self.ours)
         ):
             # Our own keys were flushed, with the rest; the servers went on living.
             return self._first_time()
@@ -296,7 +301,10 @@ class _Case:
 
     def _last_master(self) -> Address | None:
         """The configured node that the newest meta names: by run_id, by address, by followers."""
-        newest = next(view for view in self.ours if view.epoch == self.epoch)
+        newest = min(
+            (v for v in self.ours if v.epoch == self.epoch and v.group == self.group),
+            key=lambda view: view.address,
+        )
         for address, run_id in self.evidence.run_ids.items():
             if run_id == newest.meta_run_id and address in self.evidence.nodes:
                 return address
@@ -438,10 +446,11 @@ def rank(views: Iterable[NodeView]) -> Ranking:
         )
 
     def place(view: NodeView) -> tuple[object, ...]:
-        return (-view.epoch, -view.offset, -view.uptime, view.address)
+        return (-view.offset, -view.uptime, view.address)
 
     histories = sorted(_histories(views), key=worth)
-    order = tuple(view for history in histories for view in sorted(history, key=place))
+    placed = [view for history in histories for view in sorted(history, key=place)]
+    order = tuple(sorted(placed, key=lambda view: -view.epoch))
     return Ranking(order, _why(order, histories) if order else "")
 
 

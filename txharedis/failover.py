@@ -305,6 +305,9 @@ class FailoverService(Service):
         if self._repair_due is None:
             # Often somebody is at it already: the client that failed over.
             self._repair_due = self._now + random.uniform(0.0, 0.3)
+        if any(view.locked for view in survey.views.values()):
+            # Somebody is at it, or died at it: then it is ours as soon as the lock has expired.
+            return random.uniform(0.05, 0.2)
         if self._now >= self._repair_due:
             self._repair_due = None
             if await self._repair(survey):

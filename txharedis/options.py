@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from txharedis.errors import InvalidOption
 from txharedis.events import Event
@@ -119,14 +121,18 @@ class Options:
             )
         if self.charset is not None:
             try:
-                "".encode(self.charset, self.errors)
-            except LookupError as error:
+                "".encode(self.charset)
+            except (LookupError, ValueError) as error:
                 raise InvalidOption(f"charset={self.charset!r}: {error}") from None
+        try:
+            codecs.lookup_error(self.errors)
+        except (LookupError, ValueError) as error:
+            raise InvalidOption(f"errors={self.errors!r}: {error}") from None
         if self.username is not None and self.password is None:
             raise InvalidOption(f"username={self.username!r} needs a password")
         if self.on_event is not None and not callable(self.on_event):
             raise InvalidOption(f"on_event={self.on_event!r} cannot be called")
-        if isinstance(self.adopt, (str, int)) or not isinstance(self.adopt, Iterable):
+        if isinstance(self.adopt, (str, bytes, int)) or not isinstance(self.adopt, Iterable):
             raise InvalidOption(f"adopt={self.adopt!r} is not a list of nodes")
         object.__setattr__(self, "adopt", tuple(Address.parse(node) for node in self.adopt))
 
@@ -174,7 +180,7 @@ class Nodes:
     """The configured nodes, and the options that stood in a URL beside them."""
 
     addresses: tuple[Address, ...]
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)  # with the password
 
 
 def parse_nodes(nodes: object = None) -> Nodes:
@@ -192,7 +198,7 @@ def parse_nodes(nodes: object = None) -> Nodes:
         items, options = _parse_url(nodes)
     elif isinstance(nodes, (str, int, Address)) or _is_pair(nodes):
         items = [nodes]
-    elif isinstance(nodes, Iterable):
+    elif isinstance(nodes, Iterable) and not isinstance(nodes, bytes):
         items = list(nodes)
     else:
         raise InvalidOption(f"nodes={nodes!r} is not a list of nodes, a node or a URL")
@@ -222,14 +228,19 @@ def _is_pair(nodes: object) -> bool:
 
 
 def _parse_url(url: str) -> tuple[list[object], dict[str, Any]]:
-    parts = urlsplit(url)
-    shown = url.replace(f":{parts.password}@", ":***@") if parts.password else url
-    if parts.scheme != "redis":
+    shown = re.sub("(?<=://).*@", "***@", url, flags=re.DOTALL)
+    if "#" in url:
+        raise InvalidOption(f"URL {shown!r} has a fragment (in a password, # is written %23)")
+    match = re.fullmatch(r"redis://([^/?]*)([^?]*)(?:\?(.*))?", url, re.DOTALL)
+    if match is None:
         raise InvalidOption(f"URL {shown!r} does not begin with redis://")
-    if parts.fragment:
-        raise InvalidOption(f"URL {shown!r} has a fragment")
+    netloc, path, query = match[1], match[2], match[3] or ""
+    if "@" in path + query:
+        raise InvalidOption(
+            f"URL {shown!r} has an @ behind its hosts (in a password, / is written %2F and ? %3F)"
+        )
     options: dict[str, Any] = {}
-    credentials, at, place = parts.netloc.rpartition("@")
+    credentials, at, place = netloc.rpartition("@")
     if at:
         username, colon, password = credentials.partition(":")
         if not colon or not password:
@@ -237,13 +248,13 @@ def _parse_url(url: str) -> tuple[list[object], dict[str, Any]]:
         options["password"] = unquote(password)
         if username:
             options["username"] = unquote(username)
-    database = parts.path.strip("/")
+    database = path.strip("/")
     if database:
-        if not database.isdigit():
+        if not re.fullmatch("[0-9]{1,9}", database):
             raise InvalidOption(f"URL {shown!r} has a bad database {database!r}")
         options["db"] = int(database)
     items: list[object] = [unquote(item) for item in place.split(",")] if place else ["127.0.0.1"]
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name != "addr":
             raise InvalidOption(f"URL {shown!r} has an unknown parameter {name!r} (known: addr)")
         items.append(value)

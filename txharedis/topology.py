@@ -6,6 +6,7 @@ All of it frozen values. `NodeView.parse` reads the replies of one survey.
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +98,13 @@ class Address:
 
 
 def _host(host: str, value: object) -> str:
-    if not re.fullmatch(r"[^\s/@,\[\]]+", host):
+    good = re.fullmatch(r"[^\s/@,\[\]]+", host) is not None
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            good = False
+    if not good:
         raise InvalidOption(f"not a node: {value!r} has a bad host {host!r}")
     return host
 

@@ -15,6 +15,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from tests.support import eventually
 
 if TYPE_CHECKING:
+    from tests.failovers import Holder
     from tests.groups import WatchedClient
     from txharedis.testing.proxy import TcpProxy
     from txharedis.testing.servers import LocalServer, ServerProgram
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MakeServers = Callable[..., Awaitable[list["LocalServer"]]]
 MakeProxy = Callable[["LocalServer"], "TcpProxy"]
 Watch = Callable[..., "WatchedClient"]
+Holders = Callable[..., "Holder"]
 
 GRACE = 1.0
 """How long, in seconds, connections that were told to close may take to be closed."""
@@ -150,6 +152,39 @@ async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watc
     await DeferredList([watched.client.disconnect() for watched in made])
     globalLogPublisher.removeObserver(observe)
     assert not failures
+
+
+@pytest_twisted.async_yield_fixture
+async def group(trio: list[LocalServer], watch: Watch) -> AsyncIterator[list[LocalServer]]:
+    """Three servers that are one group already: the first is the master. No client is there."""
+    from tests.groups import at_once, follow, meta_of
+
+    master, *replicas = trio
+    await at_once(follow(replica, master) for replica in replicas)
+    founder = watch(trio).client
+    await founder.when_ready()
+    for server in trio:
+        await eventually(lambda server=server: meta_of(server))
+    await founder.disconnect()
+    yield trio
+
+
+@pytest_twisted.async_yield_fixture
+async def holders(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Holders]:
+    """`holders(nodes, at, signal, **options)`: a client in a process of its own, ended after."""
+    from tests.failovers import Holder
+
+    made: list[Holder] = []
+
+    def make(
+        nodes: Sequence[LocalServer], at: str, number: int, *, blind: bool = False, **options: Any
+    ) -> Holder:
+        made.append(Holder(reactor, nodes, at, number, blind=blind, **options))
+        return made[-1]
+
+    yield make
+    for holder in made:
+        await holder.close()
 
 
 async def stop_all(things: Sequence[LocalServer] | Sequence[TcpProxy]) -> None:

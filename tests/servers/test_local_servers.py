@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionRefusedError, ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
+from twisted.internet.testing import MemoryReactor
 
 from tests.support import eventually
 from txharedis.testing import servers as servers_module
@@ -246,6 +247,31 @@ async def test_silent_server_is_killed_at_the_deadline(
     with pytest.raises(ServerNotStarted, match=r"did not answer in 1\.5 s"):
         await starting
     assert not is_alive(pid)
+
+
+class NeverConnects:
+    """The real reactor, but dialling takes for ever."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.connectTCP = MemoryReactor().connectTCP
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+@on_reactor
+async def test_start_deadline_holds_while_dialling(
+    reactor: Any,
+    server_program: ServerProgram,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers_module, "START_DEADLINE", 0.5)
+    server = LocalServer(NeverConnects(reactor), server_program, tmp_path)
+    with pytest.raises(ServerNotStarted, match="did not answer"):
+        await server.start()
+    assert not server.running
 
 
 @on_reactor

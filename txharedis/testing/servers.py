@@ -235,13 +235,11 @@ class LocalServer:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._keeper = keeper = _Keeper(self._reactor, self._logfile, self._command())
         answering = Deferred.fromCoroutine(self._until_answering(keeper))
-        answering.addTimeout(START_DEADLINE, _clock(self._reactor))
+        answering.addTimeout(START_DEADLINE, _clock(self._reactor), self._too_late)
         try:
             await answering
-        except Exception as error:
+        except Exception:
             await self.stop()
-            if isinstance(error, TimeoutError):
-                raise self._not_started(f"did not answer in {START_DEADLINE} s") from error
             raise
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -345,6 +343,9 @@ class LocalServer:
                     return
             await deferLater(_clock(self._reactor), _RETRY)
         raise self._not_started(keeper.outcome)
+
+    def _too_late(self, outcome: object, timeout: float) -> Failure:
+        return Failure(self._not_started(f"did not answer in {timeout} s"))
 
     def _not_started(self, why: str) -> ServerNotStarted:
         tail = "\n".join(self.log.splitlines()[-15:])

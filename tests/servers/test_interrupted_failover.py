@@ -1,0 +1,84 @@
+"""The client that fails over is stopped or killed in the middle, at each step."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from tests.failovers import is_locked, standing, standings
+from tests.groups import at_once, promotions, until_settled
+from tests.servers.conftest import Holders, Watch
+from tests.support import eventually
+from txharedis.testing.servers import LocalServer
+
+on_reactor = pytest_twisted.ensureDeferred
+
+STEPS = ("lock", "look", "transaction", "promote", "serve", "redirect", "gossip")
+LOCK_TIME = 1.0
+
+
+async def unlocked(servers: list[LocalServer]) -> bool:
+    return not any(await at_once(is_locked(server) for server in servers))
+
+
+@pytest.mark.parametrize(
+    ("at", "blind"), [*((step, False) for step in STEPS), ("look", True), ("promote", True)]
+)
+@on_reactor
+async def test_paused_holder_changes_nothing(
+    group: list[LocalServer], watch: Watch, holders: Holders, at: str, blind: bool
+) -> None:
+    """Its own clock stops it, or if it is blind to that, the servers' fence does."""
+    master, *others = group
+    watched = watch(group)
+    await watched.client.when_ready()
+    holder = holders(group, at, signal.SIGSTOP, blind=blind, lock_time=LOCK_TIME)
+    await holder.until("MasterChanged")
+    master.kill()
+    holder.block_until_signalled()
+
+    new = await until_settled(others)
+    assert await watched.client.incr("n") == 1
+    await eventually(lambda: unlocked(others))
+    before = await standings(others)
+    assert promotions(group) == 1
+
+    holder.resume()
+    await holder.until("FailoverEnded")
+    assert await holder.run("INCR", "n") == 2
+    assert await standings(others) == before
+    assert watched.client.master == new.address
+    assert watched.masters == [master.address, new.address]
+
+
+@pytest.mark.parametrize("at", [step for step in STEPS if step != "transaction"])
+@on_reactor
+async def test_other_client_finishes_what_a_dead_one_began(
+    reactor: Any, group: list[LocalServer], watch: Watch, holders: Holders, at: str
+) -> None:
+    master, *others = group
+    watched = watch(group, lock_time=LOCK_TIME)
+    await watched.client.when_ready()
+    holder = holders(group, at, signal.SIGKILL, lock_time=LOCK_TIME)
+    await holder.until("MasterChanged")
+    master.kill()
+    holder.block_until_signalled()
+    died = reactor.seconds()
+
+    async def finished() -> bool:
+        first, second = await standings(others)
+        one, other = (first, second) if first.role == "master" else (second, first)
+        place = others[0] if one is first else others[1]
+        return one.role == "master" and other.follows == place.address and other.read_only
+
+    answer = watched.client.incr("n")
+    await eventually(finished, LOCK_TIME + 0.5)
+    assert await answer == 1
+    assert reactor.seconds() - died <= LOCK_TIME + 0.5
+    assert promotions(group) == 1
+    new = await until_settled(others)
+    assert watched.client.master == new.address
+    assert (await standing(new)).meta["master"] == new.address
