@@ -50,10 +50,14 @@ class Pace:
 
 @dataclass
 class Kill:
-    """What one kill did; outages and gaps in seconds, one of each client."""
+    """What one kill did; outages and gaps in seconds, one of each client.
+
+    `cpu` is the processor time of this process, with all its clients, until all had recovered.
+    """
 
     outages: list[float]
     gaps: list[float]
+    cpu: float
     promotions: int = 0
     lost: int = 0
     twice: int = 0
@@ -137,6 +141,7 @@ async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[
         results[f"{count} clients"] = {
             "outages": [kill.outages for kill in kills],
             "gaps": [kill.gaps for kill in kills],
+            "cpu": [kill.cpu for kill in kills],
             "promotions": [kill.promotions for kill in kills],
             "lost acknowledged writes": sum(kill.lost for kill in kills),
             "written twice": sum(kill.twice for kill in kills),
@@ -179,10 +184,11 @@ async def _kill(
     victim = _master(servers, writers)
     assert victim is not None
     promotions = _promotions(servers)
-    at = time.perf_counter()
+    at, cpu_at = time.perf_counter(), time.process_time()
     victim.kill()
     recovering = gatherResults([writer.killed(at) for writer in writers])
     recovered = await recovering.addTimeout(RECOVERY, reactor)
+    cpu = time.process_time() - cpu_at
     rounds = [writer.begin(number) for writer in writers]
     await victim.restart(empty=True)
     await until(
@@ -191,7 +197,7 @@ async def _kill(
         RECOVERY,
         f"{victim.address} back in the group after kill {number}",
     )
-    kill = Kill([outage for outage, _ in recovered], [gap for _, gap in recovered])
+    kill = Kill([outage for outage, _ in recovered], [gap for _, gap in recovered], cpu)
     kill.promotions = _promotions(servers) - promotions
     master = _master(servers, writers)
     assert master is not None
@@ -238,6 +244,7 @@ def _show(clients: int, kills: list[Kill], failed: Counter[str]) -> None:
         row(f"{clients} clients, all", [one for kill in kills for one in kill.outages])
         row(f"{clients} clients, the slowest", [max(kill.outages) for kill in kills])
         row(f"{clients} clients, the slowest gap", [max(kill.gaps) for kill in kills])
+    row("processor time of this process", [kill.cpu for kill in kills])
     promotions = [kill.promotions for kill in kills]
     exactly = "one per kill" if set(promotions) == {1} else f"NOT one per kill: {promotions}"
     print(

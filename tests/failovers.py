@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.groups import OWN_DB, at_once, meta_of
@@ -69,6 +70,7 @@ async def is_locked(server: LocalServer) -> bool:
 class Writers:
     """`count` writers, spread over clients: each sends INCR, awaits its reply, and sends the next.
 
+    `pause` is how many seconds it waits in between.
     `acknowledged` holds the times of the replies on the reactor's clock, `unknown` counts those
     that failed with OutcomeUnknown. Any other failure is raised by `stop`.
     """
@@ -76,6 +78,7 @@ class Writers:
     clients: Sequence[HAClient]
     key: str
     count: int
+    pause: float = 0.0
     acknowledged: list[float] = field(default_factory=list)
     unknown: int = 0
     _stopping: bool = False
@@ -104,6 +107,8 @@ class Writers:
                 self.unknown += 1
             else:
                 self.acknowledged.append(reactor.seconds())
+            if self.pause:
+                await deferLater(reactor, self.pause)
 
 
 class Holder(ProcessProtocol):

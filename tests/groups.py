@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -14,11 +14,13 @@ from txharedis.testing.servers import LocalServer
 from txharedis.topology import META_KEY, OPCOUNTER_KEY
 
 __all__ = [
+    "DURABLE",
     "OWN_DB",
     "SomeEvent",
     "WatchedClient",
+    "answer",
+    "append_to_file",
     "at_once",
-    "bytes_of_command",
     "follow",
     "keys_of",
     "meta_of",
@@ -30,15 +32,30 @@ __all__ = [
 ]
 
 OWN_DB = 15
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "no")
+"""Options of a server that keeps what it acknowledged over a kill: it writes its file before it
+replies. ("everysec" may put that off while the disk is busy, and "always" is slow.)"""
+
 SomeEvent = TypeVar("SomeEvent", bound=Event)
 
 
 class WatchedClient:
-    """A client and all that it told: `events`, in their order."""
+    """A client and all that it told: `events`, in their order.
+
+    Each function in `listeners` is called with each event, at the moment in which it is told.
+    """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.listeners: list[Callable[[Event], object]] = []
         self.client: HAClient  # set by whoever makes it
+
+    def tell(self, event: Event) -> None:
+        """What the client calls."""
+        self.events.append(event)
+        for listener in self.listeners:
+            listener(event)
 
     def seen(self, kind: type[SomeEvent]) -> list[SomeEvent]:
         """The events of one kind."""
@@ -56,6 +73,17 @@ class WatchedClient:
             return next((event for event in self.seen(kind) if text in repr(event)), None)
 
         return await eventually(first, timeout)
+
+
+def answer(reply: Deferred[Any], timeout: float = 20.0) -> Deferred[Any]:
+    """The reply of a client, which must be there within `timeout` seconds."""
+    return reply.addTimeout(timeout, running())
+
+
+def running() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
 
 
 async def at_once(coroutines: Iterable[Any]) -> list[Any]:
@@ -134,7 +162,12 @@ def promotions(servers: Iterable[LocalServer]) -> int:
     return sum(server.count_in_log(" MODE enabled (") for server in servers)
 
 
-def bytes_of_command(*words: str | int) -> bytes:
-    """A command as it stands in an append-only file."""
-    texts = [str(word).encode() for word in words]
-    return b"*%d\r\n" % len(texts) + b"".join(b"$%d\r\n%s\r\n" % (len(t), t) for t in texts)
+def append_to_file(server: LocalServer, *commands: Sequence[str | int]) -> None:
+    """Add commands to the append-only file of a server that is down."""
+    files = (server.directory / "appendonlydir").glob("*.incr.aof")
+    newest = max(files, key=lambda path: int(path.name.split(".")[-3]))
+    with newest.open("ab") as file:
+        for words in commands:
+            file.write(b"*%d\r\n" % len(words))
+            for text in (str(word).encode() for word in words):
+                file.write(b"$%d\r\n%s\r\n" % (len(text), text))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
+import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, ensureDeferred
 from twisted.internet.task import deferLater
 
 from txharedis.client import HAClient
-from txharedis.errors import OutcomeUnknown, RedisError
+from txharedis.errors import OutcomeUnknown
 from txharedis.events import Event, FailoverEnded
 from txharedis.failover import create_client
 from txharedis.testing.servers import (
@@ -45,6 +46,7 @@ LULL = 1.0
 KEY = "demo:numbers"
 _SLICE = 20_000
 _Result = TypeVar("_Result")
+_Work: TypeAlias = Deferred[_Result] | Coroutine[Deferred[Any], Any, _Result]
 
 
 class DemoFailed(Exception):
@@ -74,25 +76,25 @@ class Audit:
     found         the numbers in the data, as often as they stand there
     """
 
-    acknowledged: frozenset[int]
-    unknown: frozenset[int]
+    acknowledged: set[int]
+    unknown: set[int]
     failed: Sequence[str]
-    found: Counter[int]
+    found: Sequence[int]
 
     @property
     def lost(self) -> int:
         """How many writes were acknowledged and are not in the data."""
-        return len(self.acknowledged - self.found.keys())
+        return len(self.acknowledged - set(self.found))
 
     @property
     def repeated(self) -> int:
         """How many times a number stands in the data beside its first time."""
-        return self.found.total() - len(self.found)
+        return len(self.found) - len(set(self.found))
 
     @property
-    def unknown_but_there(self) -> int:
+    def unknown_there(self) -> int:
         """How many of the unknown writes are in the data."""
-        return len(self.unknown & self.found.keys())
+        return len(self.unknown.intersection(self.found))
 
     @property
     def ok(self) -> bool:
@@ -112,10 +114,15 @@ class Writers:
         self._stopping = False
         self._since = math.inf
         self._next: Deferred[float] = Deferred()
-        self._ended = DeferredList([ensureDeferred(self._write()) for _ in range(count)])
+        self._ended = DeferredList(
+            [ensureDeferred(self._write()) for _ in range(count)], consumeErrors=True
+        )
 
     def next_acknowledged(self) -> Deferred[float]:
-        """Fires with the seconds until the first acknowledgement of a write submitted from now on."""
+        """Fires when a write that was submitted from now on is acknowledged.
+
+        The value is the time from now until then, in seconds.
+        """
         self._since = time.monotonic()
         self._next = Deferred()
         return self._next
@@ -133,7 +140,7 @@ class Writers:
                 await self._client.rpush(KEY, number)
             except OutcomeUnknown:
                 self.unknown.add(number)
-            except RedisError as error:
+            except Exception as error:
                 self.failed.append(f"{type(error).__name__}: {error}")
                 return
             else:
@@ -150,7 +157,7 @@ async def demo(
 
     reactor  runs it all, and must handle SIGCHLD
     keep     leave the servers running at the end, until this is cancelled
-    server   path of the server program; None for the default one
+    server   path (or name on PATH) of the server program; None for the default one
 
     Returns the exit status: 0 when no acknowledged write was lost and none applied twice, 1 when
     one was or when something took longer than `DEADLINE` seconds, 2 without a server program.
@@ -160,23 +167,24 @@ async def demo(
     try:
         program = _program(server)
     except NoServerProgram as error:
-        _say(f"haredis demo: {error}")
+        _complain(str(error))
         return 2
     try:
         async with AsyncExitStack() as cleanup:
             return await _Demo(reactor, program, cleanup).run(kills, keep)
     except (DemoFailed, ServerNotStarted, OSError) as error:
-        _say("", f"haredis demo failed: {error}")
+        _complain(str(error))
         return 1
     except CancelledError:
-        _say("", "Interrupted. The servers are stopped.")
+        _complain("interrupted; the servers are stopped")
         raise
 
 
 def _program(path: str | None) -> ServerProgram:
     if path is None:
         return default_program()
-    program = identify(Path(path).absolute())
+    found = shutil.which(path)
+    program = identify(Path(found).absolute()) if found else None
     if program is None:
         raise NoServerProgram(f"{path} is not a redis-server or valkey-server that runs here")
     return program
@@ -199,12 +207,8 @@ class _Demo:
         _say("", f"{WRITERS} writers: each appends a number to a list, again and again.")
         done = [await self._kill(writers, f"Kill {n} of {kills}") for n in range(1, kills + 1)]
         await self._within(writers.stop(), "answering the last writes")
-        audit = Audit(
-            frozenset(writers.acknowledged),
-            frozenset(writers.unknown),
-            writers.failed,
-            Counter(await self._within(self._numbers(), "reading the data")),
-        )
+        found = await self._within(self._numbers(), "reading the data")
+        audit = Audit(writers.acknowledged, writers.unknown, writers.failed, found)
         _say("", *_report(audit, done))
         if keep:
             await self._keep()
@@ -218,7 +222,7 @@ class _Demo:
         starting = start_group(self._reactor, self._program, directory, 3)
         self._servers = await self._within(starting, "starting the servers")
         for server in self._servers:
-            self._cleanup.push_async_callback(server.stop)
+            self._cleanup.push_async_callback(self._stop, server)
         self._show_servers()
         _say("They know nothing of each other. The client makes them one group;")
         _say("the lines with a time are its log (debug_mode=True).", "")
@@ -251,8 +255,8 @@ class _Demo:
         await self._within(victim.restart(), f"restarting {victim.address}")
         await self._complete(f"the return of {victim.address}")
         took = time.monotonic() - began
-        _say("", f"{victim.address} (pid {victim.pid}) is a replica of {elected.address} and has")
-        _say(f"its data, {took:.1f} s after its start.")
+        _say("", f"{victim.address} (pid {victim.pid}) follows {elected.address} as a replica")
+        _say(f"and has a copy of its data, {took:.1f} s after its start.")
         return Kill(victim.address, elected.address, outage)
 
     async def _keep(self) -> None:
@@ -294,22 +298,66 @@ class _Demo:
         if isinstance(event, FailoverEnded) and event.master and not self._failover_ended.called:
             self._failover_ended.callback(None)
 
+    async def _stop(self, server: LocalServer) -> None:
+        await self._within(server.stop(), f"stopping {server.address}")
+
     async def _disconnect(self) -> None:
         await self._within(self._client.disconnect(), "closing the client")
 
-    def _within(self, awaitable: Awaitable[_Result], what: str) -> Deferred[_Result]:
+    def _within(self, work: _Work[_Result], what: str) -> Deferred[_Result]:
         """The same, but it fails with DemoFailed after `DEADLINE` seconds."""
 
-        async def bounded() -> _Result:
-            waiting: Any = Deferred.fromFuture if False else awaitable
-            return await waiting
+        def too_late(outcome: object, timeout: float) -> _Result:
+            raise DemoFailed(f"{what} took more than {timeout:g} s")
 
-        raise NotImplementedError
+        return ensureDeferred(work).addTimeout(DEADLINE, self._reactor, too_late)
 
 
 def _is_complete(topology: Topology) -> bool:
-    return topology.master is not None and all(
-        node.address == topology.master
-        or (node.link_up and node.follows == str(topology.master))
+    master = topology.master
+    return master is not None and all(
+        node.address == master or (node.link_up and node.follows == str(master))
         for node in topology.nodes
     )
+
+
+def _report(audit: Audit, kills: Sequence[Kill]) -> Iterator[str]:
+    """The table at the end, line by line."""
+    rows = [
+        ("writes acknowledged", len(audit.acknowledged), ""),
+        ("lost", audit.lost, "acknowledged, but not in the data"),
+        ("applied twice", audit.repeated, ""),
+        (
+            "unknown",
+            len(audit.unknown),
+            f"reply lost with the master; {audit.unknown_there} are in the data",
+        ),
+        ("failed", len(audit.failed), "; ".join(sorted(set(audit.failed)))),
+    ]
+    for name, count, note in rows:
+        yield f"{name:<20}{count:>9,}  {note if count else ''}".rstrip()
+    yield ""
+    yield f"{'kill':<6}{'master killed':<17}{'elected':<17}{'outage':>8}"
+    for number, kill in enumerate(kills, 1):
+        yield f"{number:<6}{kill.killed:<17}{kill.elected:<17}{_ms(kill.outage):>8}"
+    yield ""
+    if audit.ok:
+        yield "No acknowledged write was lost, and none was applied twice."
+    elif audit.lost:
+        yield "ACKNOWLEDGED WRITES WERE LOST. Replication is asynchronous: a master can die"
+        yield "after it has answered a write, and before it has sent it to its replicas."
+    else:
+        yield "NOT AS IT SHOULD BE: see above."
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def _complain(text: str) -> None:
+    print(f"haredis demo: {text}", file=sys.stderr, flush=True)

@@ -40,6 +40,7 @@ class Evidence:
     server as another is left out). `status` says how we stand with each. `run_ids` are the newest
     known run_ids, of unreachable nodes too. `epoch` and `group` are those of the group that this
     client followed, 0 and "" before it did; `history` is the replid of the master that it follows.
+    `clusters` are the nodes that deny us because they are in cluster mode.
     """
 
     nodes: tuple[Address, ...]
@@ -50,6 +51,7 @@ class Evidence:
     group: str = ""
     history: str = ""
     adopt: frozenset[Address] = frozenset()
+    clusters: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def decide(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
     """
     nodes = evidence.nodes
     answered = [views[address] for address in nodes if address in views]
+    for address in sorted(evidence.clusters):
+        return Refuse(f"{address} is in cluster mode", (address,))
     if len(nodes) == 1:
         if not answered:
             return Wait(f"{nodes[0]} is {_stands(evidence, nodes[0])}", SOON)

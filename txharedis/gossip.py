@@ -47,7 +47,7 @@ class GossipProtocol(NodeProtocol):
             [*greeting(options, options.haredis_db_num), ["SUBSCRIBE", CHANNEL]],
             options.connect_timeout,
             lambda _link, _replies: ready(),
-            lambda _error: None,
+            lambda _error, _replies: None,
         )
 
     def unasked(self, reply: object) -> None:

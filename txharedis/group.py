@@ -103,6 +103,7 @@ class NodeGroup:
             group=memory.group,
             history=memory.history,
             adopt=frozenset(self._options.adopt),
+            clusters=frozenset(node.address for node in nodes if node.cluster),
         )
         return Survey(
             views=views,

@@ -8,6 +8,7 @@ standard error already leads into Twisted's log (as under twistd):
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import time
@@ -73,4 +74,6 @@ class ClientLog:
         if self._print and not isinstance(sys.stderr, LoggingFile):
             text = formatEvent({"log_format": line, **fields})
             clock = time.strftime("%H:%M:%S")
-            print(f"[{clock}](#{self.number}) {level.name}: {text}", file=sys.stderr, flush=True)
+            # Nobody may read it any more (`2>&1 | head`): no reason to stop working.
+            with contextlib.suppress(OSError, ValueError):
+                print(f"[{clock}](#{self.number}) {level.name}: {text}", file=sys.stderr, flush=True)

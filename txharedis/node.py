@@ -121,6 +121,7 @@ class Node:
         self.control: NodeProtocol | None = None
         self._command: NodeProtocol | None = None
         self._command_run_id = ""
+        self._in_cluster = False
 
     def __repr__(self) -> str:
         role = self.view.role.value if self.view is not None else "unknown"
@@ -161,6 +162,11 @@ class Node:
             return self.address.host
         return str(getattr(self.control.transport.getPeer(), "host", self.address.host))
 
+    @property
+    def cluster(self) -> bool:
+        """Whether it denies us for being in cluster mode, which has no database for our keys."""
+        return self.status is Status.DENIED and self._in_cluster
+
     def redial_now(self) -> None:
         """Do not wait out the delays: there is news that the node may be back."""
         self._control_factory.redial_now()
@@ -197,7 +203,7 @@ class Node:
             self._command = None
             self._observer.commands_lost(self)
 
-    def _command_denied(self, error: Exception) -> None:
+    def _command_denied(self, error: Exception, replies: list[object]) -> None:
         self._observer.commands_denied(self, error)
 
     # The control link and the status.
@@ -209,7 +215,7 @@ class Node:
         self,
         db: int,
         ready: Callable[[NodeProtocol, list[object]], None],
-        denied: Callable[[Exception], None],
+        denied: Callable[[Exception, list[object]], None],
     ) -> NodeProtocol:
         handshake = [*greeting(self._options, db), ["INFO", "server"]]
         timeout = self._options.connect_timeout
@@ -250,8 +256,9 @@ class Node:
         elif self.status is Status.DENIED and self._silence() >= self._options.down_after:
             self._sign(_Sign.SILENT, reason.getErrorMessage())
 
-    def _denied(self, error: Exception) -> None:
+    def _denied(self, error: Exception, replies: list[object]) -> None:
         self._heard = self._reactor.seconds()
+        self._in_cluster = _identity(replies).cluster
         self._sign(_Sign.DENIED, str(error))
 
     def _sign(self, sign: _Sign, reason: str) -> None:

@@ -21,10 +21,11 @@ __all__ = ["COUNT_SCRIPT", "COUNT_SHA1", "Command", "Delivery", "PendingCommands
 class Command:
     """One command of a caller, from its submission until its Deferred fires.
 
-    `deferred` is None once the caller no longer waits. `sent` tells whether it is on a link now.
+    `deferred` is None once the caller no longer waits. `sent` tells whether it is on a link now,
+    `uncertain` that it is a write whose reply was lost once: it may have been executed.
     """
 
-    __slots__ = ("args", "deadline", "deferred", "packed", "queue", "read", "sent")
+    __slots__ = ("args", "deadline", "deferred", "packed", "queue", "read", "sent", "uncertain")
 
     def __init__(self, queue: PendingCommands, args: Args, packed: bytes, read: bool) -> None:
         self.queue = queue
@@ -32,6 +33,7 @@ class Command:
         self.packed = packed
         self.read = read
         self.sent = False
+        self.uncertain = False
         self.deadline = 0.0
         self.deferred: Deferred[object] | None = Deferred(self._cancel)
 
@@ -195,11 +197,15 @@ class PendingCommands:
         self._link = None
 
     def refuse(self, why: Callable[[], HARedisError] | None) -> None:
-        """Fail what has not been sent, and all that comes, with `why()`; None takes it back."""
+        """Fail what is not on a link, and all that comes, with `why()`; None takes it back.
+
+        A write that was on a link that died fails with OutcomeUnknown instead.
+        """
         self._refusal = why
         if why is not None:
             for command in self._take_unsent():
-                self._finish(command, why())
+                if command.deferred is not None:  # a callback may have cancelled it by now
+                    self._finish(command, self._not_sent(command, why()))
             if not self._in_flight:
                 self._drained()
 
@@ -231,7 +237,7 @@ class PendingCommands:
         command.sent = False
         if isinstance(reply, Exception):
             if command.deferred is not None and self._may_retry(reply):
-                self._returned.append(command)
+                self._return(command)
                 if self._link is not None:
                     self.close()
                     self._turned_away(reply)
@@ -254,7 +260,8 @@ class PendingCommands:
         if self._stopped is not None:
             self._finish(command, self._stopped(None))
         elif command.deferred is not None and self._delivery.again(command):
-            self._returned.append(command)
+            command.uncertain = not command.read
+            self._return(command)
         else:
             self._finish(command, _outcome_unknown(command, "its link was lost"))
         if not self._in_flight:
@@ -271,6 +278,20 @@ class PendingCommands:
             if not self._count:
                 self._drained()
 
+    def _return(self, command: Command) -> None:
+        if self._refusal is None:
+            self._returned.append(command)
+        else:
+            self._finish(command, self._not_sent(command, self._refusal()))
+
+    def _not_sent(self, command: Command, error: Exception) -> Exception:
+        """What a command that is on no link fails with: `error`, if that is the whole truth."""
+        if not command.uncertain:
+            return error
+        if self._stopped is not None:
+            return self._stopped(None)
+        return _outcome_unknown(command, "its link was lost")
+
     def _finish(self, command: Command, error: Exception) -> None:
         self._count -= 1
         self._bytes -= len(command.packed)
@@ -280,7 +301,7 @@ class PendingCommands:
 
     def _drained(self) -> None:
         """Nothing is in flight."""
-        if self._returned and self._link is not None:
+        if self._link is not None and (self._returned or (self._queued and not self._flush_call)):
             self._flush()
         elif not self._count and self._idle:
             idle, self._idle = self._idle, []
@@ -321,16 +342,16 @@ class PendingCommands:
         yield from self._queued
 
     def _compact(self) -> None:
-        for commands in (self._returned, self._queued):
-            kept = [command for command in commands if command.deferred is not None]
-            commands.clear()
-            commands.extend(kept)
+        _drop_done(self._returned)
+        _drop_done(self._queued)
         self._dropped = 0
 
     # Timeouts: one timer for the oldest command.
 
     def _set_deadline(self, command: Command, timeout: float) -> None:
         command.deadline = self._clock.seconds() + timeout
+        if len(self._deadlines) > 64 + 2 * self._count:
+            _drop_done(self._deadlines)
         self._deadlines.append(command)
         if self._sweep_call is None:
             self._sweep_call = self._clock.callLater(timeout, self._sweep)
@@ -343,7 +364,7 @@ class PendingCommands:
             command = deadlines.popleft()
             if command.deferred is not None:
                 self._expire(command)
-        if deadlines and self._sweep_call is None:
+        if deadlines and self._sweep_call is None and self._stopped is None:
             self._sweep_call = self._clock.callLater(deadlines[0].deadline - now, self._sweep)
 
     def _expire(self, command: Command) -> None:
@@ -353,7 +374,14 @@ class PendingCommands:
         if command.sent:
             deferred.errback(_outcome_unknown(command, f"no reply within {self._timeout} s"))
         else:
-            deferred.errback(NoMaster(f"no master took the command within {self._timeout} s"))
+            error = NoMaster(f"no master took the command within {self._timeout} s")
+            deferred.errback(self._not_sent(command, error))
+
+
+def _drop_done(commands: deque[Command]) -> None:
+    kept = [command for command in commands if command.deferred is not None]
+    commands.clear()
+    commands.extend(kept)
 
 
 def _outcome_unknown(command: Command, why: str) -> OutcomeUnknown:

@@ -34,8 +34,8 @@ class NodeProtocol(HiredisProtocol):
     """One link to one node.
 
     On connecting it sends `handshake` and calls `ready(self, replies)` when all of it was answered
-    without an error, or `refused(error)` with the first error reply, and closes. A handshake that
-    takes longer than `timeout` seconds is aborted. After that, whatever comes without being asked
+    without an error, or `refused(error, replies)` with the first error among them, and closes. A
+    handshake that takes longer than `timeout` seconds is aborted. After that, whatever comes without being asked
     for closes the link.
     """
 
@@ -45,7 +45,7 @@ class NodeProtocol(HiredisProtocol):
         handshake: Sequence[Args],
         timeout: float,
         ready: Callable[[NodeProtocol, list[object]], None],
-        refused: Callable[[Exception], None],
+        refused: Callable[[Exception, list[object]], None],
     ) -> None:
         super().__init__(charset=None, convertNumbers=False)
         self._reader = hiredis.Reader(protocolError=_Malformed, replyError=ResponseError)
@@ -72,7 +72,7 @@ class NodeProtocol(HiredisProtocol):
         for reply in replies:
             if isinstance(reply, Exception):
                 self.abort()
-                self._when_refused(reply)
+                self._when_refused(reply, replies)
                 return
         self.connected = 1
         self._ready = True

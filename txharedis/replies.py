@@ -18,7 +18,10 @@ _AGAIN = re.compile(
     re.DOTALL,
 )
 
-_RIGHTS = re.compile(r"(?:NOAUTH|WRONGPASS|NOPERM)\b|ERR invalid password|ERR Client sent AUTH")
+_RIGHTS = re.compile(
+    r"(?:NOAUTH|WRONGPASS|NOPERM)\b"
+    r"|ERR (?:invalid password|Client sent AUTH|AUTH <password> called without)"
+)
 
 
 def not_executed(error: Exception) -> bool:
@@ -57,7 +60,7 @@ def converter(charset: str | None, convert_numbers: bool) -> Callable[[object], 
             if charset is not None:
                 try:
                     return value.decode(charset)
-                except UnicodeDecodeError:
+                except UnicodeError:
                     pass
             return value
         if isinstance(value, list):

@@ -17,13 +17,15 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from tests.failovers import Holder
     from tests.groups import WatchedClient
-    from txharedis.testing.proxy import TcpProxy
+    from txharedis.testing.proxy import Network, TcpProxy
     from txharedis.testing.servers import LocalServer, ServerProgram
 
 MakeServers = Callable[..., Awaitable[list["LocalServer"]]]
 MakeProxy = Callable[["LocalServer"], "TcpProxy"]
+MakeNetwork = Callable[[Sequence["LocalServer"]], "Network"]
 Watch = Callable[..., "WatchedClient"]
 Holders = Callable[..., "Holder"]
+Form = Callable[..., Awaitable[None]]
 
 GRACE = 1.0
 """How long, in seconds, connections that were told to close may take to be closed."""
@@ -123,13 +125,32 @@ async def proxies(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Ma
 
 
 @pytest_twisted.async_yield_fixture
+async def networks(reactor: Any, nothing_left_behind: object) -> AsyncIterator[MakeNetwork]:
+    """`networks(servers)`: started proxies in front of servers, stopped after the test."""
+    from txharedis.testing.proxy import Network
+
+    made: list[Network] = []
+
+    def make(servers: Sequence[LocalServer]) -> Network:
+        network = Network(reactor, servers)
+        network.start()
+        made.append(network)
+        return network
+
+    yield make
+    await stop_all(made)
+
+
+@pytest_twisted.async_yield_fixture
 async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watch]:
     """`watch(nodes, **options)`: a client, its events recorded, disconnected after the test.
 
-    `nodes` are servers, or addresses as create_client takes them. No failure may be logged.
+    `nodes` are servers, or addresses as create_client takes them; `source` is the address from
+    which it dials. No failure may be logged.
     """
     from tests.groups import WatchedClient
     from txharedis import create_client
+    from txharedis.testing.proxy import FromAddress
 
     failures: list[str] = []
     made: list[WatchedClient] = []
@@ -138,11 +159,14 @@ async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watc
         if "log_failure" in event:
             failures.append(f"{formatEvent(event)}\n{event['log_failure'].getTraceback()}")
 
-    def make(nodes: Sequence[LocalServer | str], **options: Any) -> WatchedClient:
+    def make(
+        nodes: Sequence[LocalServer | str], *, source: str | None = None, **options: Any
+    ) -> WatchedClient:
         watched = WatchedClient()
         places = [getattr(node, "address", node) for node in nodes]
+        dialler = FromAddress(reactor, source) if source else reactor
         watched.client = create_client(
-            places, reactor=reactor, on_event=watched.events.append, **options
+            places, reactor=dialler, on_event=watched.tell, **options
         )
         made.append(watched)
         return watched
@@ -154,18 +178,43 @@ async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watc
     assert not failures
 
 
-@pytest_twisted.async_yield_fixture
-async def group(trio: list[LocalServer], watch: Watch) -> AsyncIterator[list[LocalServer]]:
-    """Three servers that are one group already: the first is the master. No client is there."""
-    from tests.groups import at_once, follow, meta_of
+@pytest.fixture
+def form(watch: Watch) -> Form:
+    """`await form(servers)`: make them one group, the first its master, and leave them alone.
 
-    master, *replicas = trio
-    await at_once(follow(replica, master) for replica in replicas)
-    founder = watch(trio).client
-    await founder.when_ready()
-    for server in trio:
-        await eventually(lambda server=server: meta_of(server))
-    await founder.disconnect()
+    `nodes` are the addresses by which they know each other, if not their own.
+    """
+    from tests.groups import OWN_DB, at_once, meta_of
+
+    async def make(servers: Sequence[LocalServer], nodes: Sequence[str] | None = None) -> None:
+        places = list(nodes or [server.address for server in servers])
+        host, port = places[0].split(":")
+
+        async def joined(server: LocalServer) -> bool:
+            return bool(await meta_of(server) and await server.call("GET", "formed", db=OWN_DB))
+
+        async def follows(server: LocalServer) -> bool:
+            return (await server.info("replication"))["master_link_status"] == "up"
+
+        await at_once(server.call("SLAVEOF", host, port) for server in servers[1:])
+        founder = watch(places)
+        await founder.client.when_ready()
+        for server in servers[1:]:
+            await eventually(lambda server=server: follows(server))
+        # A replica that had a full resync says that its link is up, and yet can go without news
+        # for a second: the master begins to send them when it has been acknowledged something.
+        await servers[0].call("SET", "formed", 1, db=OWN_DB)
+        for server in servers[1:]:
+            await eventually(lambda server=server: joined(server))
+        await founder.client.disconnect()
+
+    return make
+
+
+@pytest_twisted.async_yield_fixture
+async def group(trio: list[LocalServer], form: Form) -> AsyncIterator[list[LocalServer]]:
+    """Three servers that are one group already: the first is the master. No client is there."""
+    await form(trio)
     yield trio
 
 
@@ -187,5 +236,7 @@ async def holders(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Ho
         await holder.close()
 
 
-async def stop_all(things: Sequence[LocalServer] | Sequence[TcpProxy]) -> None:
+async def stop_all(
+    things: Sequence[LocalServer] | Sequence[TcpProxy] | Sequence[Network],
+) -> None:
     await DeferredList([Deferred.fromCoroutine(thing.stop()) for thing in things])

@@ -6,6 +6,7 @@ import pytest
 import pytest_twisted
 
 from tests.groups import (
+    answer,
     at_once,
     follow,
     keys_of,
@@ -43,7 +44,7 @@ async def assert_one_group(servers: list[LocalServer], master: LocalServer) -> N
 @on_reactor
 async def test_three_fresh_masters_become_one_group(trio: list[LocalServer], watch: Watch) -> None:
     watched = watch(trio)
-    assert await watched.client.set("k", "v") == "OK"
+    assert await answer(watched.client.set("k", "v")) == "OK"
     master = await until_settled(trio)
     assert watched.masters == [master.address]
     assert promotions(trio) <= 1
@@ -79,7 +80,7 @@ async def test_ready_made_group_is_followed_as_it_is(
     await master.call("SET", "old", "data")
     await at_once(follow(server, master) for server in others)
     watched = watch(trio)
-    assert await watched.client.get("old") == "data"
+    assert await answer(watched.client.get("old")) == "data"
     await eventually(lambda: meta_of(master))
     await assert_one_group(trio, master)
     assert watched.masters == [master.address]
@@ -98,7 +99,7 @@ async def test_master_with_data_is_chosen_over_an_empty_one(
     await full.call("SET", "old", "data")
     await follow(replica, full)
     watched = watch(trio)
-    assert await watched.client.get("old") == "data"
+    assert await answer(watched.client.get("old")) == "data"
     master = await until_settled(trio)
     assert master is not empty
     for server in trio:
@@ -113,7 +114,7 @@ async def test_empty_master_with_a_replica_and_an_empty_one_become_one_group(
     first, second, third = trio
     await follow(third, second)
     watched = watch(trio)
-    assert await watched.client.set("k", "v") == "OK"
+    assert await answer(watched.client.set("k", "v")) == "OK"
     await assert_one_group(trio, await until_settled(trio))
 
 
@@ -126,7 +127,7 @@ async def test_chain_is_straightened_without_a_promotion(
     await follow(second, first)
     await follow(third, second)
     watched = watch(trio)
-    assert await watched.client.get("old") == "data"
+    assert await answer(watched.client.get("old")) == "data"
     assert await until_settled(trio) is first
     assert promotions(trio) == 0
     assert watched.masters == [first.address]
@@ -148,8 +149,8 @@ async def test_cycle_of_replicas_is_broken_at_the_data(
     for server, next_one in zip(trio, [*trio[1:], trio[0]], strict=True):
         await server.call("SLAVEOF", "127.0.0.1", next_one.port)
     watched = watch(trio)
-    assert await watched.client.get("old") == "data"
-    assert await watched.client.set("new", 1) == "OK"
+    assert await answer(watched.client.get("old")) == "data"
+    assert await answer(watched.client.set("new", 1)) == "OK"
     assert await until_settled(trio) is full
     await assert_one_group(trio, full)
 
@@ -161,13 +162,13 @@ async def test_one_server_under_two_addresses_is_one_node(
     twice = trio[0]
     nodes = [f"localhost:{twice.port}", *(server.address for server in trio)]
     watched = watch(nodes)
-    assert await watched.client.set("k", "v") == "OK"
+    assert await answer(watched.client.set("k", "v")) == "OK"
     master = await until_settled(trio)
     assert watched.client.topology.quorum == 2
     # Two of three are a quorum, two of four would be none.
     master.kill()
     await master.exited()
-    assert await watched.client.set("k", "w") == "OK"
+    assert await answer(watched.client.set("k", "w")) == "OK"
     left = [server for server in trio if server is not master]
     new = await until_settled(left)
     assert await new.call("GET", "k") == b"w"
@@ -185,7 +186,7 @@ async def test_wrong_password_on_one_node_leaves_the_others_in_service(
     stranger = trio[2]
     await stranger.restart(options=("--requirepass", "else", "--masterauth", "right"))
     watched = watch(trio, password="right")
-    assert await watched.client.set("k", "v") == "OK"
+    assert await answer(watched.client.set("k", "v")) == "OK"
     assert watched.client.master in {trio[0].address, trio[1].address}
     denied = await watched.until(NodeChanged, "WRONGPASS")
     assert str(denied.node) == stranger.address
@@ -200,12 +201,12 @@ async def test_nothing_listens_until_later(trio: list[LocalServer], watch: Watch
     watched = watch(trio)
     answers = [watched.client.rpush("list", number) for number in range(10)]
     await watched.until(Waiting, "no quorum")
-    assert not any(answer.called for answer in answers)
+    assert not any(waiting.called for waiting in answers)
     await trio[0].start()
     await watched.until(Waiting, "no quorum: 1 of 3")
-    assert not any(answer.called for answer in answers)
+    assert not any(waiting.called for waiting in answers)
     await at_once(server.start() for server in trio[1:])
-    assert [await answer for answer in answers] == list(range(1, 11))
+    assert [await answer(waiting) for waiting in answers] == list(range(1, 11))
     master = await until_settled(trio)
     assert await master.call("LRANGE", "list", 0, -1) == [b"%d" % n for n in range(10)]
     assert await replicates(next(s for s in trio if s is not master), master)
@@ -216,13 +217,13 @@ async def test_client_that_starts_while_the_master_hangs_replaces_it(
     trio: list[LocalServer], watch: Watch
 ) -> None:
     first = watch(trio)
-    await first.client.set("k", "v")
+    await answer(first.client.set("k", "v"))
     master = await until_settled(trio)
     await first.client.disconnect()
     master.pause()
     # Each dial succeeds, the kernel accepts for it, and each handshake is given up.
     watched = watch(trio, heartbeat=0.4, down_after=1.5, connect_timeout=0.6)
-    assert await watched.client.set("k", "w") == "OK"
+    assert await answer(watched.client.set("k", "w")) == "OK"
     assert watched.client.master not in (None, master.address)
     states = {e.status for e in watched.seen(NodeChanged) if str(e.node) == master.address}
     assert states == {Status.SILENT}

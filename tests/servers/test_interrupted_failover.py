@@ -9,8 +9,8 @@ import pytest
 import pytest_twisted
 
 from tests.failovers import is_locked, standing, standings
-from tests.groups import at_once, promotions, until_settled
-from tests.servers.conftest import Holders, Watch
+from tests.groups import at_once, meta_of, promotions, until_settled
+from tests.servers.conftest import Form, Holders, MakeServers, Watch
 from tests.support import eventually
 from txharedis.testing.servers import LocalServer
 
@@ -20,8 +20,11 @@ STEPS = ("lock", "look", "transaction", "promote", "serve", "redirect", "gossip"
 LOCK_TIME = 1.0
 
 
-async def unlocked(servers: list[LocalServer]) -> bool:
-    return not any(await at_once(is_locked(server) for server in servers))
+async def at_rest(servers: list[LocalServer]) -> bool:
+    """Whether nobody holds a lock, and the newest meta is everywhere."""
+    metas = await at_once(meta_of(server) for server in servers)
+    locked = await at_once(is_locked(server) for server in servers)
+    return all(meta == metas[0] for meta in metas) and not any(locked)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ async def test_paused_holder_changes_nothing(
 
     new = await until_settled(others)
     assert await watched.client.incr("n") == 1
-    await eventually(lambda: unlocked(others))
+    await eventually(lambda: at_rest(others))
     before = await standings(others)
     assert promotions(group) == 1
 
@@ -82,3 +85,33 @@ async def test_other_client_finishes_what_a_dead_one_began(
     new = await until_settled(others)
     assert watched.client.master == new.address
     assert (await standing(new)).meta["master"] == new.address
+
+
+@on_reactor
+async def test_paused_holder_makes_nobody_follow_the_master_it_made(
+    make_servers: MakeServers, form: Form, watch: Watch, holders: Holders
+) -> None:
+    servers = await make_servers(5)
+    await form(servers)
+    master, *others = servers
+    watched = watch(servers)
+    await watched.client.when_ready()
+    holder = holders(servers, "promote", signal.SIGSTOP, blind=True, lock_time=LOCK_TIME)
+    await holder.until("MasterChanged")
+    master.kill()
+    holder.block_until_signalled()
+    # What it promoted dies before it has told anyone.
+    [made] = [server for server in others if promotions([server])]
+    made.kill()
+    left = [server for server in others if server is not made]
+    new = await until_settled(left)
+    assert await watched.client.incr("n") == 1
+    await eventually(lambda: at_rest(left))
+    before = await standings(left)
+
+    holder.resume()
+    await holder.until("FailoverEnded", master=made.address)
+    assert await holder.run("INCR", "n") == 2
+    assert await standings(left) == before
+    assert watched.client.master == new.address
+    assert promotions(servers) == 2

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
-from tests.servers.conftest import MakeProxy, MakeServers
+from tests.servers.conftest import MakeNetwork, MakeProxy, MakeServers
 from tests.support import eventually
 from txharedis.testing.proxy import FromAddress, Network, TcpProxy
 from txharedis.testing.servers import LocalServer
@@ -416,24 +416,6 @@ async def test_from_address_dials_from_there(reactor: Any, server: LocalServer, 
     assert IReactorTCP.providedBy(wrapped)
     assert IReactorTime.providedBy(wrapped)
     assert wrapped.getDelayedCalls() == reactor.getDelayedCalls()
-
-
-MakeNetwork = Callable[[list[LocalServer]], Network]
-
-
-@pytest_twisted.async_yield_fixture
-async def networks(reactor: Any, nothing_left_behind: object) -> AsyncIterator[MakeNetwork]:
-    made: list[Network] = []
-
-    def make(servers: list[LocalServer]) -> Network:
-        network = Network(reactor, servers)
-        network.start()
-        made.append(network)
-        return network
-
-    yield make
-    for network in made:
-        await network.stop()
 
 
 def test_network_needs_distinct_sources(reactor: Any) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from tests.groups import (
     OWN_DB,
+    answer,
     at_once,
     follow,
     keys_of,
@@ -25,6 +26,7 @@ from tests.servers.conftest import MakeServers, Watch
 from tests.support import eventually
 from txharedis import UnfitNodes, WouldDiscardData
 from txharedis.events import FailoverStarted, Refused
+from txharedis.testing._loopback import ReservedPort
 from txharedis.testing.servers import LocalServer, ServerProgram
 
 on_reactor = pytest_twisted.ensureDeferred
@@ -54,13 +56,13 @@ async def test_two_masters_with_data_are_refused_and_keep_it(
     watched = watch(trio)
     waiting = watched.client.set("early", 1)
     with pytest.raises(WouldDiscardData) as refusal:
-        await watched.client.when_ready()
+        await answer(watched.client.when_ready())
     assert f"{first.address} (2 keys)" in str(refusal.value)
     assert f"{second.address} (1 keys)" in str(refusal.value)
     with pytest.raises(WouldDiscardData):
-        await waiting
+        await answer(waiting)
     with pytest.raises(WouldDiscardData):
-        await watched.client.get("a")
+        await answer(watched.client.get("a"))
     [event] = watched.seen(Refused)
     assert {str(node) for node in event.nodes} == {first.address, second.address}
     assert await untouched(trio, roles)
@@ -77,10 +79,10 @@ async def test_refused_group_goes_on_when_a_person_has_decided(
     await second.call("SET", "c", 3)
     watched = watch(trio)
     with pytest.raises(WouldDiscardData):
-        await watched.client.get("a")
+        await answer(watched.client.get("a"))
     await second.call("FLUSHALL")
     await eventually(lambda: watched.client.when_ready().addErrback(lambda _: None))
-    assert await watched.client.get("a") == 1
+    assert await answer(watched.client.get("a")) == 1
     await until_settled(trio)
 
 
@@ -90,7 +92,7 @@ async def test_adopted_node_gives_up_its_data(trio: list[LocalServer], watch: Wa
     await first.call("SET", "a", 1)
     await second.call("MSET", "c", 3, "d", 4, "e", 5)
     watched = watch(trio, adopt=[second.address])
-    assert await watched.client.get("a") == 1
+    assert await answer(watched.client.get("a")) == 1
     assert await until_settled(trio) is not second
     for server in trio:
         assert await keys_of(server) == {"a"}
@@ -101,7 +103,7 @@ async def assert_left_alone(watched: Any, pair: list[LocalServer], stranger: Loc
     refused = await watched.until(Refused, stranger.address.rpartition(":")[2])
     assert f"{stranger.address} holds 2 keys" in refused.reason
     assert [str(node) for node in refused.nodes] == [stranger.address]
-    assert await watched.client.set("k", "w") == "OK"
+    assert await answer(watched.client.set("k", "w")) == "OK"
     assert watched.client.master in {server.address for server in pair}
     assert await keys_of(stranger) == {"his", "hers"}
     assert await role_of(stranger) == ("master", "")
@@ -120,14 +122,14 @@ async def test_strangers_server_in_the_list_is_left_alone(
     nodes = [*pair, stranger]
     await stranger.stop()
     founder = watch(nodes)
-    assert await founder.client.set("k", "v") == "OK"
+    assert await answer(founder.client.set("k", "v")) == "OK"
     await until_settled(pair)
     await founder.client.disconnect()
     # Filled while nobody watches it.
     await stranger.start()
     await stranger.call("MSET", "his", 1, "hers", 2)
     watched = watch(nodes)
-    assert await watched.client.get("k") == "v"
+    assert await answer(watched.client.get("k")) == "v"
     await assert_left_alone(watched, pair, stranger)
     assert await meta_of(stranger) == {}
 
@@ -140,7 +142,7 @@ async def test_member_of_another_group_is_left_alone(
     *pair, stranger = trio
     await stranger.stop()
     founder = watch(trio)
-    assert await founder.client.set("k", "v") == "OK"
+    assert await answer(founder.client.set("k", "v")) == "OK"
     await until_settled(pair)
     await founder.client.disconnect()
     await stranger.start()
@@ -155,7 +157,7 @@ async def test_member_of_another_group_is_left_alone(
     await stranger.call("HSET", "haredis:meta", *words, db=OWN_DB)
     await stranger.call("SET", "haredis:opcounter", 10**9, db=OWN_DB)
     watched = watch(trio)
-    assert await watched.client.get("k") == "v"
+    assert await answer(watched.client.get("k")) == "v"
     await assert_left_alone(watched, pair, stranger)
     assert await meta_of(stranger) == theirs
     assert (await meta_of(pair[0]))["group"] != "another"
@@ -172,7 +174,7 @@ async def test_replicas_of_a_foreign_master_are_refused(
     roles = await at_once(role_of(server) for server in trio)
     watched = watch(trio)
     with pytest.raises(UnfitNodes, match=f"follows {foreign.address}"):
-        await watched.client.set("k", "v")
+        await answer(watched.client.set("k", "v"))
     assert await untouched([foreign, *trio], [("master", ""), *roles])
     assert await keys_of(trio[0]) == {"theirs"}
 
@@ -183,14 +185,14 @@ async def test_member_that_went_over_to_a_foreign_master_is_left_there(
 ) -> None:
     foreign, *trio = await make_servers(4)
     founder = watch(trio)
-    assert await founder.client.set("k", "v") == "OK"
+    assert await answer(founder.client.set("k", "v")) == "OK"
     master = await until_settled(trio)
     await founder.client.disconnect()
     deserter = next(server for server in trio if server is not master)
     await foreign.call("MSET", "theirs", 1, "too", 2)
     await follow(deserter, foreign)
     watched = watch(trio)
-    assert await watched.client.get("k") == "v"
+    assert await answer(watched.client.get("k")) == "v"
     refused = await watched.until(Refused)
     assert f"{deserter.address} holds 2 keys" in refused.reason
     assert await replicates(deserter, foreign)
@@ -198,19 +200,23 @@ async def test_member_that_went_over_to_a_foreign_master_is_left_there(
     assert not watched.seen(FailoverStarted)
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("plain", "clustered"), [(0, 1), (2, 1), (0, 3)])
 @on_reactor
 async def test_cluster_mode_is_refused(
-    make_servers: MakeServers, watch: Watch, count: int
+    make_servers: MakeServers, watch: Watch, plain: int, clustered: int
 ) -> None:
-    plain = await make_servers(3 - count) if count < 3 else []
-    clustered = await make_servers(count, options=("--cluster-enabled", "yes"))
-    watched = watch([*plain, *clustered])
-    with pytest.raises(UnfitNodes, match=f"{clustered[0].address} is in cluster mode"):
-        await watched.client.set("k", "v")
-    for server in clustered:
-        assert (await role_of(server))[0] == "master"
-    assert promotions([*plain, *clustered]) == 0
+    servers = await make_servers(plain)
+    for _ in range(clustered):
+        bus = ReservedPort()
+        options = ("--cluster-enabled", "yes", "--cluster-port", str(bus.number))
+        servers += await make_servers(1, options=options)
+    watched = watch(servers)
+    with pytest.raises(UnfitNodes, match="is in cluster mode"):
+        await answer(watched.client.set("k", "v"))
+    [refused] = watched.seen(Refused)
+    assert {str(node) for node in refused.nodes} <= {server.address for server in servers[plain:]}
+    assert await at_once(role_of(server) for server in servers) == [("master", "")] * len(servers)
+    assert promotions(servers) == 0
 
 
 class Sentinel(LocalServer):
@@ -266,12 +272,12 @@ async def test_group_under_sentinel_is_refused(
     await eventually(lambda: watched_by_sentinel(master))
     watched = watch(trio)
     with pytest.raises(UnfitNodes, match="watched by Sentinel"):
-        await watched.client.get("old")
+        await answer(watched.client.get("old"))
     assert await untouched(trio, roles)
     # A person has chosen: it is ours from here on.
     await sentinel.stop()
-    answer = await eventually(functools.partial(get_if_ready, watched.client, "old"))
-    assert answer == "data"
+    got = await eventually(functools.partial(get_if_ready, watched.client, "old"))
+    assert got == "data"
     assert promotions(trio) == 0
 
 

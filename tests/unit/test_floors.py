@@ -32,7 +32,12 @@ FACADE = "__init__"
 FLOOR_OF[FACADE] = len(FLOORS)
 
 # Imports inside one floor. Floor 0 is all plain values: anything there, but in no circle.
-BESIDE = {("commands", "_command_table")}
+BESIDE = {
+    ("commands", "_command_table"),
+    ("cli", "demo"),
+    ("cli", "monitor"),
+    ("demo", "testing"),
+}
 REACTOR = "twisted.internet.reactor"
 # Where `reactor=None` becomes the global one, inside a function; the programs may fetch it too.
 ITS_DEFAULT = "failover"

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import hiredis
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
@@ -40,6 +40,7 @@ __all__ = [
     "ServerReactor",
     "default_program",
     "find_programs",
+    "identify",
     "start_group",
 ]
 
@@ -117,7 +118,7 @@ def find_programs() -> tuple[ServerProgram, ...]:
     # Run by the path found: under its real name it can be another program (Debian's redis-server
     # is a link to redis-check-rdb, and looks at the name).
     distinct = {candidate.resolve(): candidate for candidate in reversed(candidates)}
-    programs = map(_identify, reversed(distinct.values()))
+    programs = map(identify, reversed(distinct.values()))
     return tuple(program for program in programs if program)
 
 
@@ -143,7 +144,8 @@ def _bundled() -> list[Path]:
     return [path for place in places or () for path in Path(place).glob(pattern)]
 
 
-def _identify(path: Path) -> ServerProgram | None:
+def identify(path: Path) -> ServerProgram | None:
+    """Return what the program at this path says it is; None if it is no server that runs here."""
     try:
         shown = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=10, check=True
@@ -344,8 +346,8 @@ class LocalServer:
             await deferLater(_clock(self._reactor), _RETRY)
         raise self._not_started(keeper.outcome)
 
-    def _too_late(self, outcome: object, timeout: float) -> Failure:
-        return Failure(self._not_started(f"did not answer in {timeout} s"))
+    def _too_late(self, outcome: object, timeout: float) -> NoReturn:
+        raise self._not_started(f"did not answer in {timeout} s")
 
     def _not_started(self, why: str) -> ServerNotStarted:
         tail = "\n".join(self.log.splitlines()[-15:])
