@@ -1,4 +1,4 @@
-"""What the tests of failovers share: the state of servers, writers with accounts, other processes."""
+"""What the tests of failovers share: servers' states, writers with accounts, other processes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from tests.groups import OWN_DB, at_once, meta_of
+from tests.groups import OWN_DB, WatchedClient, at_once, meta_of
 from tests.support import eventually
 from txharedis import HAClient, OutcomeUnknown
+from txharedis.events import FailoverStep
 from txharedis.topology import failover_key
 
 if TYPE_CHECKING:
     from txharedis.testing.servers import LocalServer
 
-__all__ = ["Holder", "Standing", "Writers", "is_locked", "standing", "standings"]
+__all__ = ["Holder", "Standing", "Writers", "is_locked", "standing", "standings", "steps"]
 
 _HOLDER = Path(__file__).parent / "servers" / "holder.py"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +65,12 @@ async def is_locked(server: LocalServer) -> bool:
     """Whether anyone holds the failover lock of this server."""
     run_id = (await server.info("server"))["run_id"]
     return bool(await server.call("EXISTS", failover_key(run_id), db=OWN_DB))
+
+
+def steps(clients: Sequence[WatchedClient], step: str) -> int:
+    """How many times any of these clients took this step of a failover."""
+    taken = [seen for client in clients for seen in client.seen(FailoverStep)]
+    return sum(seen.step == step for seen in taken)
 
 
 @dataclass

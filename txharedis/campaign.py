@@ -67,10 +67,9 @@ class Campaign:
             if not isinstance(decision, Elect):
                 self._log.step("no failover needed any more")
                 return None
-            winner = self._winner(decision, lock)
-            if winner is None:
+            master = await self._promote_one(decision, lock)
+            if master is None:
                 return None
-            master = await self._promote(lock, winner)
             self._serve(master)
             self._step("serve", lock, master.address)
             await self._redirect_others(lock, survey, decision, master)
@@ -106,7 +105,7 @@ class Campaign:
         views = [v for v in survey.views.values() if not v.loading and v not in strangers]
         lock = QuorumLock(
             self._clock,
-            [(view, survey.controls[view.address]) for view in views],
+            [(v, survey.controls[v.address]) for v in views if v.address in survey.controls],
             quorum=majority(survey.nodes),
             life=self._options.lock_time,
         )
@@ -138,6 +137,28 @@ class Campaign:
         self._log.info("{node} had {why}. congrats!", node=candidates[0].address, why=why)
         return candidates[0]
 
+    async def _promote_one(self, decision: Elect, lock: QuorumLock) -> NodeView | None:
+        """Promote the winner; when it refuses, another that holds as much, but none that lacks."""
+        winner = self._winner(decision, lock)
+        if winner is None:
+            return None
+        best = winner
+        others = [
+            view
+            for view in decision.candidates
+            if view is not best and view.address in lock.granted and _holds_as_much(view, best)
+        ]
+        while True:
+            try:
+                return await self._promote(lock, winner)
+            except ResponseError as error:
+                if not others:
+                    raise
+                self._log.warn(
+                    "{node} refuses to be master: {error}", node=winner.address, error=str(error)
+                )
+                winner = others.pop(0)
+
     async def _promote(self, lock: QuorumLock, winner: NodeView) -> NodeView:
         lock.check()
         group = winner.group or secrets.token_hex(8)
@@ -156,7 +177,9 @@ class Campaign:
         others = [
             survey.views[address]
             for address in lock.granted
-            if address != master.address and survey.views[address] not in decision.strangers
+            if address != master.address
+            and address in survey.views  # one that did not answer again is left to a repair
+            and survey.views[address] not in decision.strangers
         ]
         quick = [view for view in others if view.same_history(master)]
         slow = [view for view in others if view not in quick]
@@ -225,6 +248,10 @@ class Campaign:
 
 def _repairs(decision: Decision) -> tuple[Repair, ...]:
     return decision.repairs if isinstance(decision, Follow) else ()
+
+
+def _holds_as_much(view: NodeView, best: NodeView) -> bool:
+    return view.epoch == best.epoch and view.same_history(best) and view.offset >= best.offset
 
 
 def _meta(view: NodeView, epoch: int, group: str) -> Args:

@@ -360,9 +360,9 @@ class _Case:
 
     def _elect(self, reason: str) -> Decision:
         if len(self.ours) < self.quorum:
-            return Wait(
-                f"{reason}, and only {len(self.ours)} nodes can vote ({self.quorum} needed)"
-            )
+            votes = f"only {len(self.ours)} nodes can vote ({self.quorum} needed)"
+            loading = "".join(f"; {view.address} is loading" for view in self.loading)
+            return Wait(f"{reason}, and {votes}{loading}")
         unfit = {view.address: self._unfit_because(view) for view in self.ours}
         ranking = rank(view for view in self.ours if not unfit[view.address])
         excuses = [f"{address} {excuse}" for address, excuse in unfit.items() if excuse]

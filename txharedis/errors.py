@@ -88,9 +88,13 @@ class UnfitNodes(HARedisError):
 
 
 class LinkLost(HARedisError):
-    """A link of ours to a node was lost before the reply; only internal calls see this."""
+    """A link of ours to a node was lost before the reply; only internal calls see this.
+
+    `replies` are those that came before.
+    """
 
     executed = None
+    replies: Sequence[object] = ()
 
 
 class LockLost(HARedisError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ class NodeFactory(ReconnectingClientFactory):
 
     noisy = False
     factor = 2.0
-    jitter = 0.2
+    jitter = 0  # ours is bounded: Twisted's, in the long run, draws a delay below 0
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class NodeFactory(ReconnectingClientFactory):
         self._timeout = timeout
         self._ready_since: float | None = None
         self._closed = False
-        self._stopped: Deferred[None] | None = None
+        self._stopped: list[Deferred[None]] = []
         self.link: DialledLink | None = None
 
     def dial(self) -> None:
@@ -90,13 +91,20 @@ class NodeFactory(ReconnectingClientFactory):
             self.link.abort()
         if not self.numPorts:
             return succeed(None)
-        self._stopped = Deferred()
-        return self._stopped
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
+        return stopped
 
     def stopFactory(self) -> None:
-        if self._stopped is not None:
-            stopped, self._stopped = self._stopped, None
+        waiting, self._stopped = self._stopped, []
+        for stopped in waiting:
             stopped.callback(None)
+
+    def retry(self, connector: Any = None) -> None:
+        delay = self.delay
+        self.delay = delay * random.uniform(0.7, 1.3)
+        super().retry(connector)
+        self.delay = min(delay * self.factor, self.maxDelay)
 
     def startedConnecting(self, connector: Any) -> None:
         self.connector = connector

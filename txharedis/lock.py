@@ -44,8 +44,8 @@ _RELEASE = b"if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('de
 class NodeLock:
     """The lock on one node, over its control link, for `life` seconds.
 
-    `refusal` says why the node did not grant it, "" when it did; `highest` is the highest epoch
-    that it has granted or seen.
+    `refusal` says why the node did not grant it, "" when it did; `highest` is the epoch, granted or
+    seen before, for which it refused, 0 when that was not the reason.
     """
 
     def __init__(self, control: NodeProtocol, view: NodeView, token: str, life: float) -> None:
@@ -63,6 +63,7 @@ class NodeLock:
 
     async def acquire(self, epoch: int) -> None:
         """Ask for the lock, and for the vote for `epoch`."""
+        self.refusal, self.highest = "", 0
         asked: Args = [
             "EVAL",
             _ACQUIRE,
@@ -93,10 +94,11 @@ class NodeLock:
             case [int(granted), int(vote), int(seen), int(held)]:
                 self.held = granted == 1
                 self.taken_by_other = held == 1
-                self.highest = max(vote, seen)
-                if not self.held:
-                    what = "it is locked" if held else f"it has granted epoch {self.highest}"
-                    self.refusal = what
+                if self.taken_by_other:
+                    self.refusal = "it is locked"
+                elif not self.held:
+                    self.highest = max(vote, seen)
+                    self.refusal = f"it has granted epoch {self.highest}"
             case _:
                 self.refusal = str(reply)
         if not self.held and not self.taken_by_other:
@@ -185,7 +187,7 @@ class QuorumLock:
 
     @property
     def highest(self) -> int:
-        """The highest epoch that any node was seen to have granted or carry."""
+        """The highest epoch for which any node refused."""
         return max((lock.highest for lock in self._locks.values()), default=0)
 
     @property

@@ -76,4 +76,6 @@ class ClientLog:
             clock = time.strftime("%H:%M:%S")
             # Nobody may read it any more (`2>&1 | head`): no reason to stop working.
             with contextlib.suppress(OSError, ValueError):
-                print(f"[{clock}](#{self.number}) {level.name}: {text}", file=sys.stderr, flush=True)
+                print(
+                    f"[{clock}](#{self.number}) {level.name}: {text}", file=sys.stderr, flush=True
+                )

@@ -122,6 +122,7 @@ class Node:
         self._command: NodeProtocol | None = None
         self._command_run_id = ""
         self._in_cluster = False
+        self._was_denied = False  # by the control link that is there now
 
     def __repr__(self) -> str:
         role = self.view.role.value if self.view is not None else "unknown"
@@ -244,19 +245,23 @@ class Node:
         self._sign(_Sign.READY, "")
 
     def _control_gone(self, reason: Failure, was_ready: bool) -> None:
+        denied, self._was_denied = self._was_denied, False
         if self.control is not None:
             self._heard = max(self._heard, self.control.last_heard)
             self.control = None
         if was_ready:
             self._sign(_Sign.LOST, reason.getErrorMessage())
-        elif reason.check(
-            ConnectionRefusedError, ConnectionLost, ConnectionDone
-        ) and not reason.check(ConnectionAborted):  # what we aborted says nothing of the node
+        elif (
+            reason.check(ConnectionRefusedError, ConnectionLost, ConnectionDone)
+            and not reason.check(ConnectionAborted)  # what we aborted says nothing of the node
+            and not denied
+        ):
             self._sign(_Sign.REFUSED, reason.getErrorMessage())
         elif self.status is Status.DENIED and self._silence() >= self._options.down_after:
             self._sign(_Sign.SILENT, reason.getErrorMessage())
 
     def _denied(self, error: Exception, replies: list[object]) -> None:
+        self._was_denied = True
         self._heard = self._reactor.seconds()
         self._in_cluster = _identity(replies).cluster
         self._sign(_Sign.DENIED, str(error))
@@ -295,7 +300,8 @@ class Node:
             self.control.exchange(["PING"]).addCallbacks(self._pong, lambda _: None)
         beat = options.heartbeat * random.uniform(0.9, 1.1)
         left = options.down_after - silent
-        self._schedule_watch(min(beat, left) if left > 0 else beat)
+        # Not sooner than in 1 ms: what is left may be too little to move the clock.
+        self._schedule_watch(min(beat, max(left, 0.001)) if left > 0 else beat)
 
     def _silence(self) -> float:
         return self._reactor.seconds() - self.last_heard

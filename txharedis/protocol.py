@@ -64,19 +64,28 @@ class NodeProtocol(HiredisProtocol):
     def connectionMade(self) -> None:
         self._deadline = self._clock.callLater(self._timeout, self.abort)
         d = self.exchange(*self._handshake)
-        d.addCallbacks(self._shaken, lambda _: None)
+        d.addCallbacks(self._shaken, self._cut_off)
         d.addErrback(self._broken)
 
     def _shaken(self, replies: list[object]) -> None:
         self._stop_deadline()
+        if not self._is_refusal(replies):
+            self.connected = 1
+            self._ready = True
+            self._when_ready(self, replies)
+
+    def _cut_off(self, failure: Failure) -> None:
+        # A server with too many clients says so in one line, whatever it was asked, and closes.
+        failure.trap(LinkLost)
+        self._is_refusal(failure.value.replies)
+
+    def _is_refusal(self, replies: Sequence[object]) -> bool:
         for reply in replies:
             if isinstance(reply, Exception):
                 self.abort()
-                self._when_refused(reply, replies)
-                return
-        self.connected = 1
-        self._ready = True
-        self._when_ready(self, replies)
+                self._when_refused(reply, list(replies))
+                return True
+        return False
 
     def _broken(self, failure: Failure) -> None:
         # A defect of ours: say so through the link's end instead of going on half-made.
@@ -128,10 +137,10 @@ class NodeProtocol(HiredisProtocol):
         try:
             reply = gets()
             while reply is not False and not self._dead:
-                if not waiting:
+                if waiting:
+                    waiting.popleft().settle(reply)
+                else:
                     self.unasked(reply)
-                    return
-                waiting.popleft().settle(reply)
                 reply = gets()
         except _Malformed:
             self.abort()
@@ -190,7 +199,9 @@ class _Exchange:
 
     def lost(self) -> None:
         if not self.deferred.called:
-            self.deferred.errback(LinkLost("the link was lost before the reply"))
+            error = LinkLost("the link was lost before the reply")
+            error.replies = self._replies
+            self.deferred.errback(error)
 
     def give_up(self, seconds: float) -> None:
         if not self.deferred.called:

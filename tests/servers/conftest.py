@@ -165,9 +165,7 @@ async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watc
         watched = WatchedClient()
         places = [getattr(node, "address", node) for node in nodes]
         dialler = FromAddress(reactor, source) if source else reactor
-        watched.client = create_client(
-            places, reactor=dialler, on_event=watched.tell, **options
-        )
+        watched.client = create_client(places, reactor=dialler, on_event=watched.tell, **options)
         made.append(watched)
         return watched
 

@@ -3,8 +3,8 @@
 Run as ``python holder.py ORDERS``, a JSON object:
 
 nodes    their addresses
-at       the FailoverStep after which it signals itself, once; or "transaction": after the WATCH
-         of a fenced change and before its MULTI
+at       the FailoverStep after which it signals itself, once; or "start": when it has decided to
+         fail over; or "transaction": after the WATCH of a fenced change and before its MULTI
 signal   the number of that signal
 blind    whether it forgets to look at its own clock, so that the servers alone can stop it
 options  of the client
@@ -29,7 +29,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from txharedis import HAClient, create_client
-from txharedis.events import Event, FailoverStep
+from txharedis.events import Event, FailoverStarted, FailoverStep
 from txharedis.lock import QuorumLock
 from txharedis.protocol import NodeProtocol
 
@@ -54,7 +54,9 @@ class Signaller:
     def on_event(self, event: Event) -> None:
         texts = {f.name: str(getattr(event, f.name)) for f in dataclasses.fields(event)}
         say(type(event).__name__, **texts)
-        if isinstance(event, FailoverStep):
+        if isinstance(event, FailoverStarted):
+            self.reached("start")
+        elif isinstance(event, FailoverStep):
             self.reached(event.step)
 
     def watch_transactions(self) -> None:

@@ -111,8 +111,7 @@ async def test_master_with_data_is_chosen_over_an_empty_one(
 async def test_empty_master_with_a_replica_and_an_empty_one_become_one_group(
     trio: list[LocalServer], watch: Watch
 ) -> None:
-    first, second, third = trio
-    await follow(third, second)
+    await follow(trio[2], trio[1])
     watched = watch(trio)
     assert await answer(watched.client.set("k", "v")) == "OK"
     await assert_one_group(trio, await until_settled(trio))

@@ -33,7 +33,7 @@ async def test_fresh_replica_wins_over_a_lagging_one(
 ) -> None:
     servers = await make_servers(3, distinct_sources=True)
     network = networks(servers)
-    node_of = {server: proxy for server, proxy in zip(servers, network.proxies, strict=True)}
+    node_of = dict(zip(servers, network.proxies, strict=True))
     await form(servers, [proxy.address for proxy in network.proxies])
     master, *replicas = servers
     # The one that lags is the one that would win if they were equal.

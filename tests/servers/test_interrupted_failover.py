@@ -16,7 +16,7 @@ from txharedis.testing.servers import LocalServer
 
 on_reactor = pytest_twisted.ensureDeferred
 
-STEPS = ("lock", "look", "transaction", "promote", "serve", "redirect", "gossip")
+STEPS = ("lock", "look", "promote", "serve", "redirect", "gossip")
 LOCK_TIME = 1.0
 
 
@@ -28,7 +28,14 @@ async def at_rest(servers: list[LocalServer]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("at", "blind"), [*((step, False) for step in STEPS), ("look", True), ("promote", True)]
+    ("at", "blind"),
+    [
+        ("start", False),
+        *((step, False) for step in STEPS),
+        ("look", True),
+        ("transaction", True),
+        ("promote", True),
+    ],
 )
 @on_reactor
 async def test_paused_holder_changes_nothing(
@@ -57,7 +64,7 @@ async def test_paused_holder_changes_nothing(
     assert watched.masters == [master.address, new.address]
 
 
-@pytest.mark.parametrize("at", [step for step in STEPS if step != "transaction"])
+@pytest.mark.parametrize("at", STEPS)
 @on_reactor
 async def test_other_client_finishes_what_a_dead_one_began(
     reactor: Any, group: list[LocalServer], watch: Watch, holders: Holders, at: str

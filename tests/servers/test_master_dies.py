@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from tests.failovers import Writers
+from tests.failovers import Writers, steps
 from tests.groups import at_once, opcounter_of, promotions, settled, until_settled
 from tests.servers.conftest import Watch
 from tests.support import eventually
@@ -47,7 +47,8 @@ async def test_nobody_writes_to_a_second_master_after_a_kill(
     reactor: Any, group: list[LocalServer], watch: Watch
 ) -> None:
     master, *others = group
-    clients = [watch(group).client for _ in range(10)]
+    watched = [watch(group) for _ in range(10)]
+    clients = [one.client for one in watched]
     writers = Writers(clients, "n", 10)
     writers.start(reactor)
     await writers.some_more(100)
@@ -62,7 +63,7 @@ async def test_nobody_writes_to_a_second_master_after_a_kill(
     assert sorted(await at_once(client.incr("n") for client in clients)) == list(
         range(counter + 1, counter + 11)
     )
-    assert promotions(group) == 1
+    assert promotions(group) == steps(watched, "promote") == 1
 
 
 @on_reactor
@@ -101,5 +102,6 @@ async def test_clients_that_notice_together_promote_once(
         assert sorted(answers) == list(range((kill - 1) * count + 1, kill * count + 1))
         await dead.restart(empty=True)
         await until_settled(group)
-        assert promotions(group) == kill
+        # The servers' logs would not show it if the new master was promoted twice.
+        assert promotions(group) == steps(clients, "promote") == kill
         assert {len(one.masters) for one in clients} == {1 + kill}

@@ -28,7 +28,7 @@ def sources(servers: Sequence[LocalServer]) -> set[str]:
 
 
 async def all_follow(servers: Sequence[LocalServer], master: LocalServer, node: str) -> bool:
-    """Whether all these servers but the master follow it under this address, with their links up."""
+    """Whether all these servers but the master follow it by this address, their links up."""
     others = [server for server in servers if server is not master]
     infos = await at_once(server.info("replication") for server in others)
     return {(await master.info("replication"))["role"]} == {"master"} and all(
@@ -93,7 +93,8 @@ async def test_minority_stops_writing_and_majority_elects(
 
     network.partition({HERE, *sources(minority)}, {THERE, *sources(majority)})
     partitioned = reactor.seconds()
-    await writers_there.some_more(200)
+    # Once it has elected, for longer than the minority's heartbeat.
+    await writers_there.some_more(600)
     [promoted] = [
         step for one in there for step in one.seen(FailoverStep) if step.step == "promote"
     ]

@@ -206,8 +206,8 @@ async def test_cluster_mode_is_refused(
     make_servers: MakeServers, watch: Watch, plain: int, clustered: int
 ) -> None:
     servers = await make_servers(plain)
-    for _ in range(clustered):
-        bus = ReservedPort()
+    buses = [ReservedPort() for _ in range(clustered)]
+    for bus in buses:
         options = ("--cluster-enabled", "yes", "--cluster-port", str(bus.number))
         servers += await make_servers(1, options=options)
     watched = watch(servers)

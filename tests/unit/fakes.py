@@ -43,6 +43,10 @@ class FakeReactor(Clock):
         super().__init__()
         self.dials: list[Dial] = []
 
+    def callLater(self, delay: float, callable: Any, *args: object, **kw: object) -> Any:
+        assert delay >= 0, f"a real reactor refuses a delay of {delay}"
+        return super().callLater(delay, callable, *args, **kw)
+
     def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30) -> Any:
         connector = _Connector(host, port, factory, timeout, self)
         connector.connect()
@@ -128,7 +132,7 @@ class Dial:
         self.abortConnection()
 
     def abortConnection(self) -> None:
-        if not self.aborted:
+        if not self.aborted and not self.over:
             self.aborted = True
             self.connector.reactor.callLater(0, self.lose, ConnectionAborted())
 
