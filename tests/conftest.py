@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes says nothing on a machine that runs servers beside.
+settings.register_profile("txharedis", deadline=None)
+settings.load_profile("txharedis")
 
 # The conftest files import txharedis inside functions: txredisapi fetches the global reactor when
 # it is imported, and pytest-twisted has to choose that one first (--reactor).

@@ -99,11 +99,15 @@ def _run(program: Program) -> int:
             reactor.stop()
 
     def start() -> None:
+        def cancel() -> None:
+            running.cancel()
+
         def interrupt(number: int, frame: object) -> None:
             if not received:
-                reactor.callFromThread(lambda: running.cancel())
+                reactor.callFromThread(cancel)
             received.append(number)
 
+        # Before it begins: the reactor's own handlers would not let it clean up.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupt)
         running = Deferred.fromCoroutine(to_the_end())

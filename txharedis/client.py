@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from txredisapi import BaseRedisProtocol, InvalidData
 
 from txharedis.commands import method_names, method_words
+from txharedis.errors import UnsupportedCommand
 from txharedis.interfaces import Args, pack
 from txharedis.options import Options
 from txharedis.topology import Topology
@@ -98,25 +99,23 @@ class HAClient(BaseRedisProtocol):
         `apply_timeout` is txredisapi's and has no meaning here. An argument that cannot be encoded
         raises InvalidData, which names it.
         """
-        result: Deferred[Any] = self._group.submit(args, self._pack(args))
+        try:
+            packed = pack(args) if self._plain_text and args else self._pack(args)
+        except (TypeError, UnicodeEncodeError):
+            packed = self._pack(args)
+        result: Deferred[Any] = self._group.submit(args, packed)
         return result if post_proc is None else result.addCallback(post_proc)
 
-    def _pack(self, args: Any) -> bytes:
+    def _pack(self, args: tuple[Any, ...]) -> bytes:
+        """What hiredis cannot encode by itself, or an error that names what cannot be."""
         if not args:
             raise InvalidData("no command given")
-        if self._plain_text:
-            try:
-                return pack(args)
-            except (TypeError, UnicodeEncodeError):
-                pass  # something that hiredis does not encode, or an error to be named
         return pack(tuple(self._encode(args, arg) for arg in args))
 
     def _encode(self, args: tuple[Any, ...], arg: object) -> bytes | int | float:
-        if isinstance(arg, bool):
-            return str(arg).encode()
-        if isinstance(arg, (bytes, int, float)):
-            return arg
-        if isinstance(arg, (bytearray, memoryview)):
+        if type(arg) in (int, float):
+            return arg  # type: ignore[return-value]  # bool and the like are written as their str
+        if isinstance(arg, (bytes, bytearray, memoryview)):
             return bytes(arg)
         if arg is None:
             raise InvalidData(f"{args[0]}: None is not a value Redis can hold (in {args!r:.200})")
@@ -139,6 +138,27 @@ class HAClient(BaseRedisProtocol):
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *method_names()})
+
+    # txredisapi keeps the state of transactions and pipelines in the connection. Here nobody has
+    # one for himself, and the service says so.
+
+    def multi(self, keys: object = None) -> Deferred[Any]:
+        return self.execute_command("MULTI")
+
+    def watch(self, keys: Any) -> Deferred[Any]:
+        return self.execute_command("WATCH", *([keys] if isinstance(keys, str) else keys))
+
+    def commit(self) -> Deferred[Any]:
+        return self.execute_command("EXEC")
+
+    def discard(self) -> Deferred[Any]:
+        return self.execute_command("DISCARD")
+
+    def pipeline(self) -> Deferred[Any]:
+        """Not here, and not needed: the commands of one reactor turn leave in one write."""
+        return fail(UnsupportedCommand("no pipeline(): commands of one turn leave in one write"))
+
+    execute_pipeline = pipeline
 
     def shutdown(self) -> Deferred[Any]:
         """Shut the master down: the others then replace it."""

@@ -343,16 +343,17 @@ class _Case:
         """None when the death of the last master is proved, else what to wait for."""
         is_loading = any(view.address == last for view in self.loading)
         status = self.evidence.status.get(last, Status.DIALLING)
+        stands = _stands(self.evidence, last)
         followers = [view for view in self.ours if view.follows == last]
         hearing = [view for view in followers if self._hears(view)]
         if hearing:
             return Wait(
-                f"{last} is out of reach from here ({status.value}), but {len(hearing)} of "
+                f"{last} is out of reach from here ({stands}), but {len(hearing)} of "
                 f"{len(followers)} of its replicas hear it",
                 SOON,
             )
         if not is_loading and status not in (Status.REFUSED, Status.SILENT):
-            return Wait(f"MASTER {last} is {_stands(self.evidence, last)}", SOON)
+            return Wait(f"MASTER {last} is {stands}", SOON)
         return None
 
     def _hears(self, view: NodeView) -> bool:

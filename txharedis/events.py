@@ -86,8 +86,9 @@ class FailoverStep(Event):
 class FailoverEnded(Event):
     """This client's failover ended: `master` is the node it promoted, None when it promoted none.
 
-    Then somebody else was first, or it failed, or was not needed any more. `outage` is in seconds, from the moment this client lost the old master until it used the new
-    one; 0.0 when it had none before.
+    Then somebody else was first, or it failed, or was not needed any more. `outage` is in seconds,
+    from the moment this client lost the old master until it used the new one; 0.0 when it had none
+    before.
     """
 
     master: Address | None

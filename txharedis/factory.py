@@ -17,13 +17,17 @@ __all__ = ["NodeFactory"]
 
 
 class NodeFactory(ReconnectingClientFactory):
-    """Dials `address`, and again after each failure: at once, then in doubling, jittered steps.
+    """Dials `address`, and again after each failure, in doubling, jittered steps.
 
     It is dialled with `reactor.connectTCP` and not through an endpoint, because behind an endpoint
     a factory never hears that its connection failed or was lost.
 
     `build` makes the protocol of a new connection. `gone(reason, was_ready)` is called for each
     attempt that failed and each link that was lost. `first_delay` and `max_delay` are in seconds.
+
+    A link that worked is redialled at once: only that tells whether the node is gone. A link that
+    `goes_by` another one leaves that to it: it is redialled while `goes_by()` says that the other
+    one is there, and else waits for `redial_now`.
     """
 
     # Twisted has no, or narrower, types for these.
@@ -49,6 +53,7 @@ class NodeFactory(ReconnectingClientFactory):
         first_delay: float,
         max_delay: float,
         timeout: float,
+        goes_by: Callable[[], bool] | None = None,
     ) -> None:
         self._reactor = reactor
         self.clock = reactor
@@ -58,6 +63,8 @@ class NodeFactory(ReconnectingClientFactory):
         self.initialDelay = self.delay = first_delay
         self.maxDelay = max_delay
         self._timeout = timeout
+        self._goes_by = goes_by
+        self._parked = False  # not redialled until redial_now
         self._ready_since: float | None = None
         self._closed = False
         self._stopped: list[Deferred[None]] = []
@@ -71,11 +78,21 @@ class NodeFactory(ReconnectingClientFactory):
 
     def redial_now(self) -> None:
         """Cut the waiting short: there is news that the node may be back."""
-        if self._callID is not None and self._callID.active():
+        waiting = self._callID is not None and self._callID.active()
+        if waiting:
             self._callID.cancel()
             self._callID = None
+        if waiting or self._parked:
+            self._parked = False
             self.delay = self.initialDelay
             self.connector.connect()
+
+    def connect(self) -> None:
+        """Dial again, unless the link that this one goes by is not there either."""
+        if self._goes_by is None or self._goes_by():
+            self.connector.connect()
+        else:
+            self._parked = True
 
     def link_ready(self) -> None:
         """The handshake is through: the next failure is a new one."""
@@ -86,6 +103,7 @@ class NodeFactory(ReconnectingClientFactory):
     def close(self) -> Deferred[None]:
         """Stop dialling and drop the link; fires when nothing of it is left."""
         self._closed = True
+        self._parked = False
         self.stopTrying()
         if self.link is not None:
             self.link.abort()
@@ -103,7 +121,7 @@ class NodeFactory(ReconnectingClientFactory):
     def retry(self, connector: Any = None) -> None:
         delay = self.delay
         self.delay = delay * random.uniform(0.7, 1.3)
-        super().retry(connector)
+        super().retry(self)  # which calls our `connect` after the delay
         self.delay = min(delay * self.factor, self.maxDelay)
 
     def startedConnecting(self, connector: Any) -> None:
@@ -126,7 +144,7 @@ class NodeFactory(ReconnectingClientFactory):
         self._gone(unused_reason, ready_since is not None)
         if self._closed:
             return
-        if lived > self.initialDelay:
+        if self._goes_by is None and lived > self.initialDelay:
             # It worked until now. Whether the node is gone is told by dialling it, at once.
             connector.connect()
         else:

@@ -99,7 +99,11 @@ class FailoverService(Service):
         self._alarm = Alarm(reactor)
         self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
         self._gossip = Gossip(
-            reactor, () if self._single else parsed.addresses, self.options, self._gossip_heard
+            reactor,
+            () if self._single else parsed.addresses,
+            self.options,
+            heard=self._gossip_heard,
+            is_up=lambda node: self._group[node].status is Status.UP,
         )
         self._campaign = Campaign(
             reactor, self.options, self._log, self._emit, self._look, self._use
@@ -113,6 +117,9 @@ class FailoverService(Service):
         self._waits = 0  # in a row
         self._repair_due: float | None = None
         self._tuned = ""  # the run_id of the newest master that was tuned
+        self._stagger = 0.0
+        self._fellows = 1  # clients that hear gossip, this one among them
+        self._hint = False  # gossip was heard since the newest attempt began
         self._gossip_times: dict[str, float] = {}
 
     def __repr__(self) -> str:
@@ -217,7 +224,11 @@ class FailoverService(Service):
 
     async def _conduct(self) -> None:
         while self.phase is not Phase.STOPPED:
+            stagger, self._stagger = self._stagger, 0.0
             self._alarm.news = False
+            if stagger:
+                await self._alarm.sleep(stagger)
+                self._alarm.news = False
             survey = await self._look()
             if self._alarm.news and not isinstance(survey.decision, Follow):
                 continue  # something has changed meanwhile: a node came up, say, that was not asked
@@ -232,6 +243,7 @@ class FailoverService(Service):
         self._conductor.addErrback(self._conductor_failed)
 
     async def _conduct_later(self) -> None:
+        self._alarm.news = False
         await self._alarm.sleep(1.0)
         await self._conduct()
 
@@ -290,6 +302,7 @@ class FailoverService(Service):
 
     async def _follow(self, survey: Survey, decision: Follow) -> float:
         master = survey.views[decision.master]
+        self._fellows = max(1, *(view.listeners for view in survey.views.values()))
         for stranger in decision.strangers:
             text = (
                 f"{stranger.address} holds {stranger.keys} keys that are not this group's: it is "
@@ -357,6 +370,7 @@ class FailoverService(Service):
         self._log.step("attempting failover!")
         self._log.step("my failover id: {id}", id=failover_id)
         self._emit(FailoverStarted(at=self._now, reason=decision.reason, failover_id=failover_id))
+        self._hint = False
         try:
             master = await self._campaign.fail_over(survey)
         except (LockLost, LinkLost, ResponseError) as error:
@@ -374,7 +388,8 @@ class FailoverService(Service):
         if master is not None:
             return 0.0
         self._become(Phase.ORIENTATING)
-        # Whoever gave way listens for gossip; the delay is for the case that none comes.
+        # Whoever gave way listens for gossip, and for nothing else, for a while.
+        self._alarm.news = self._hint
         return random.uniform(0.03, 0.12)
 
     async def _repair(self, survey: Survey) -> bool:
@@ -423,11 +438,15 @@ class FailoverService(Service):
             case Status.SILENT | Status.REFUSED:
                 if is_master:
                     self._log.warn("MASTER is down! ({why})", why=node.reason)
+                    # The more clients notice it, the more the first of them gains when the others
+                    # hold back; they hear its gossip meanwhile.
+                    self._stagger = random.uniform(0.0, min(0.06, 0.001 * (self._fellows - 1)))
                 self._log.step("orientating (node down, {state})", state=state)
                 self._gossip.renew(node.address)
         if is_master and node.status is not Status.UP:
             self._traffic.note_loss()
-        self._alarm.wake()
+        if node.status is not Status.DROPPED:  # the redial tells more in a moment
+            self._alarm.wake()
 
     def node_heard(self, node: Node) -> None:
         if self._traffic.pending.held:
@@ -439,7 +458,6 @@ class FailoverService(Service):
     def commands_lost(self, node: Node) -> None:
         if self._traffic.master is not None and self._traffic.master.address == node.address:
             self._traffic.pause()
-            self._alarm.wake()
 
     def commands_denied(self, node: Node, error: Exception) -> None:
         self._log.once(f"{node.address} denies us: {error}", loud=True)
@@ -452,6 +470,7 @@ class FailoverService(Service):
         if self._now - self._gossip_times.get(name, -1.0) < 0.05:
             return
         self._gossip_times[name] = self._now
+        self._hint = True
         self._log.step("gossip on {node}: {text} is said to be master", node=node, text=text)
         self._alarm.wake()
 

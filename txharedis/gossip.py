@@ -16,11 +16,9 @@ from txharedis.factory import NodeFactory
 from txharedis.interfaces import Args, Clock, Reactor
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
-from txharedis.topology import Address
+from txharedis.topology import GOSSIP_CHANNEL, Address
 
-__all__ = ["CHANNEL", "Gossip", "GossipProtocol", "announcement"]
-
-CHANNEL = "haredis:gossip:master"
+__all__ = ["Gossip", "GossipProtocol", "announcement"]
 
 
 def announcement(master: Address) -> Args:
@@ -28,7 +26,7 @@ def announcement(master: Address) -> Args:
 
     PUBLISH travels from a master to its replicas and not back, so it is sent to every node.
     """
-    return ["PUBLISH", CHANNEL, str(master)]
+    return ["PUBLISH", GOSSIP_CHANNEL, str(master)]
 
 
 class GossipProtocol(NodeProtocol):
@@ -44,7 +42,7 @@ class GossipProtocol(NodeProtocol):
         self._heard = heard
         super().__init__(
             clock,
-            [*greeting(options, options.haredis_db_num), ["SUBSCRIBE", CHANNEL]],
+            [*greeting(options, options.haredis_db_num), ["SUBSCRIBE", GOSSIP_CHANNEL]],
             options.connect_timeout,
             lambda _link, _replies: ready(),
             lambda _error, _replies: None,
@@ -58,7 +56,10 @@ class GossipProtocol(NodeProtocol):
 
 
 class Gossip:
-    """One subscriber link to each node; `heard(node, text)` is called for each message."""
+    """One subscriber link to each node; `heard(node, text)` is called for each message.
+
+    A link that was lost is redialled while `is_up(node)` says that the node is there.
+    """
 
     def __init__(
         self,
@@ -66,7 +67,9 @@ class Gossip:
         nodes: Iterable[Address],
         options: Options,
         heard: Callable[[Address, str], None],
+        is_up: Callable[[Address], bool],
     ) -> None:
+        self._is_up = is_up
         self._reactor = reactor
         self._options = options
         self._heard = heard
@@ -109,5 +112,6 @@ class Gossip:
             first_delay=self._options.reconnect_delay,
             max_delay=self._options.reconnect_max,
             timeout=self._options.connect_timeout,
+            goes_by=lambda: self._is_up(node),
         )
         return factory

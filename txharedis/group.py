@@ -89,6 +89,8 @@ class NodeGroup:
         """Ask all nodes that can be asked, together, and decide."""
         resolve = self._resolve()
         asked = [node for node in self._distinct() if node.status is Status.UP]
+        # The very links that are asked: one that dies meanwhile gives LinkLost to who uses it.
+        controls = {node.address: node.control for node in asked if node.control is not None}
         answers = await gatherResults(
             [Deferred.fromCoroutine(node.survey(resolve)) for node in asked], consumeErrors=True
         )
@@ -108,7 +110,7 @@ class NodeGroup:
         return Survey(
             views=views,
             decision=decide(views, evidence),
-            controls={node.address: node.control for node in nodes if node.control is not None},
+            controls=controls,
             nodes=len(nodes),
             epoch=memory.epoch,
         )

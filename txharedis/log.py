@@ -26,20 +26,20 @@ class ClientLog:
     """The voice of one client.
 
     The events carry `client` (its number in this process) and every field that the line is made
-    of. Steps are logged at debug level, or at info level with `debug_mode`; what an operator must
-    know is info, warn or error always. `number` is the client's number.
+    of. Steps are said with `debug_mode` only; what an operator must know is always said, at the
+    levels info, warn and error. `number` is the client's number.
     """
 
     def __init__(self, *, debug_mode: bool = False) -> None:
         self._logger = Logger(namespace="txharedis")
         self.number = next(_numbers)
         self._said: set[str] = set()
-        self._print = debug_mode
-        self._step_level = LogLevel.info if debug_mode else LogLevel.debug
+        self._debug = debug_mode
 
     def step(self, line: str, **fields: Any) -> None:
-        """A step of the work, for those who want to watch it."""
-        self._say(self._step_level, line, fields)
+        """A step of the work, for those who want to watch it: said with `debug_mode` only."""
+        if self._debug:
+            self._say(LogLevel.info, line, fields)
 
     def info(self, line: str, **fields: Any) -> None:
         self._say(LogLevel.info, line, fields)
@@ -71,7 +71,7 @@ class ClientLog:
 
     def _say(self, level: Any, line: str, fields: dict[str, Any]) -> None:
         self._logger.emit(level, line, client=self.number, **fields)
-        if self._print and not isinstance(sys.stderr, LoggingFile):
+        if self._debug and not isinstance(sys.stderr, LoggingFile):
             text = formatEvent({"log_format": line, **fields})
             clock = time.strftime("%H:%M:%S")
             # Nobody may read it any more (`2>&1 | head`): no reason to stop working.

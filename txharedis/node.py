@@ -22,8 +22,10 @@ from txharedis.interfaces import Reactor, Timer, Waiter
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
 from txharedis.topology import (
+    GOSSIP_CHANNEL,
     META_KEY,
     OPCOUNTER_KEY,
+    SENTINEL_CHANNEL,
     Address,
     Identity,
     NodePicture,
@@ -117,7 +119,9 @@ class Node:
         self._ping_out = False
         self._watch: Timer | None = None
         self._control_factory = self._factory(self._build_control, self._control_gone)
-        self._command_factory = self._factory(self._build_command, self._command_gone)
+        self._command_factory = self._factory(
+            self._build_command, self._command_gone, goes_by=lambda: self.status is Status.UP
+        )
         self.control: NodeProtocol | None = None
         self._command: NodeProtocol | None = None
         self._command_run_id = ""
@@ -203,6 +207,13 @@ class Node:
         if self._command is not None:
             self._command = None
             self._observer.commands_lost(self)
+        if was_ready and self.status is not Status.CLOSED:
+            # If the server is gone, its control link tells so within this turn.
+            self._reactor.callLater(0, self._redial_commands)
+
+    def _redial_commands(self) -> None:
+        if self.status is Status.UP:
+            self._command_factory.redial_now()
 
     def _command_denied(self, error: Exception, replies: list[object]) -> None:
         self._observer.commands_denied(self, error)
@@ -223,7 +234,11 @@ class Node:
         return NodeProtocol(self._reactor, handshake, timeout, ready, denied)
 
     def _factory(
-        self, build: Callable[[], NodeProtocol], gone: Callable[[Failure, bool], None]
+        self,
+        build: Callable[[], NodeProtocol],
+        gone: Callable[[Failure, bool], None],
+        *,
+        goes_by: Callable[[], bool] | None = None,
     ) -> NodeFactory:
         return NodeFactory(
             self._reactor,
@@ -233,6 +248,7 @@ class Node:
             first_delay=self._options.reconnect_delay,
             max_delay=self._options.reconnect_max,
             timeout=self._options.connect_timeout,
+            goes_by=goes_by,
         )
 
     def _control_ready(self, link: NodeProtocol, replies: list[object]) -> None:
@@ -334,7 +350,7 @@ class Node:
                 meta,
                 counters,
                 ["CONFIG", "GET", "replica-priority"],
-                ["PUBSUB", "NUMSUB", "__sentinel__:hello"],
+                ["PUBSUB", "NUMSUB", SENTINEL_CHANNEL, GOSSIP_CHANNEL],
                 timeout=timeout,
             )
             if any(_is_error(reply, "MASTERDOWN") for reply in replies):

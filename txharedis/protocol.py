@@ -35,8 +35,8 @@ class NodeProtocol(HiredisProtocol):
 
     On connecting it sends `handshake` and calls `ready(self, replies)` when all of it was answered
     without an error, or `refused(error, replies)` with the first error among them, and closes. A
-    handshake that takes longer than `timeout` seconds is aborted. After that, whatever comes without being asked
-    for closes the link.
+    handshake that takes longer than `timeout` seconds is aborted. After that, whatever comes
+    without being asked for closes the link.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class NodeProtocol(HiredisProtocol):
 
     def _cut_off(self, failure: Failure) -> None:
         # A server with too many clients says so in one line, whatever it was asked, and closes.
-        failure.trap(LinkLost)
-        self._is_refusal(failure.value.replies)
+        if isinstance(failure.value, LinkLost):
+            self._is_refusal(failure.value.replies)
 
     def _is_refusal(self, replies: Sequence[object]) -> bool:
         for reply in replies:

@@ -15,8 +15,10 @@ from txharedis.errors import InvalidOption
 
 __all__ = [
     "DEFAULT_PORT",
+    "GOSSIP_CHANNEL",
     "META_KEY",
     "OPCOUNTER_KEY",
+    "SENTINEL_CHANNEL",
     "Address",
     "NodePicture",
     "NodeView",
@@ -31,6 +33,10 @@ DEFAULT_PORT = 6379
 
 OPCOUNTER_KEY = "haredis:opcounter"
 META_KEY = "haredis:meta"
+
+GOSSIP_CHANNEL = "haredis:gossip:master"
+#: Every Sentinel listens here on every server that it watches.
+SENTINEL_CHANNEL = "__sentinel__:hello"
 
 
 def failover_key(run_id: str) -> str:
@@ -153,7 +159,7 @@ class NodeView:
     stream. `last_io` is the number of whole seconds since the replica heard its master, -1 when
     not connected. `linked_before` tells whether the link to its master was up at any time since
     the server started. `keys` counts keys outside the database of our own keys. `vote` is the
-    highest epoch this node granted.
+    highest epoch this node granted, `listeners` the number of clients that hear gossip there.
     """
 
     address: Address
@@ -182,6 +188,7 @@ class NodeView:
     writable: bool = False
     cluster: bool = False
     sentinels: int = 0
+    listeners: int = 0
 
     @property
     def is_master(self) -> bool:
@@ -249,7 +256,7 @@ class SurveyReplies:
     meta: object
     counters: object  # opcounter, vote, lock
     priority: object
-    sentinels: object
+    listeners: object  # to Sentinel's channel, to gossip
 
 
 def parse_view(
@@ -272,6 +279,8 @@ def parse_view(
     meta = _pairs(replies.meta)
     counters = replies.counters if isinstance(replies.counters, list) else []
     opcounter, vote, lock = [*counters, None, None, None][:3]
+    listeners = replies.listeners if isinstance(replies.listeners, list) else []
+    _, sentinels, _, clients = [*listeners, None, None, None, None][:4]
     offset = info.get("slave_repl_offset") if role is Role.REPLICA else None
     return NodeView(
         address=address,
@@ -305,7 +314,8 @@ def parse_view(
         priority=_number(_pairs(replies.priority).get("replica-priority"), 100),
         writable=role is Role.REPLICA and info.get("slave_read_only") == "0",
         cluster=identity.cluster,
-        sentinels=_second(replies.sentinels),
+        sentinels=sentinels if isinstance(sentinels, int) else 0,
+        listeners=clients if isinstance(clients, int) else 0,
     )
 
 
@@ -314,12 +324,6 @@ def _pairs(reply: object) -> dict[str, str]:
         return {}
     texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else "" for item in reply]
     return dict(zip(texts[::2], texts[1::2], strict=False))
-
-
-def _second(reply: object) -> int:
-    if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], int):
-        return reply[1]
-    return 0
 
 
 def _keys(keyspace: object, own_db: int) -> int:

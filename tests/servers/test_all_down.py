@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from txharedis import HAClient, OutcomeUnknown
 from txharedis.events import Waiting
 
 on_reactor = pytest_twisted.ensureDeferred
+Push = Callable[[HAClient], "Numbers"]
 
 
 class Numbers:
@@ -54,20 +56,39 @@ class Numbers:
 
     async def stop(self) -> None:
         """Return when all are answered."""
-        self._call.stop()
+        self.pause()
         await at_once(answer(reply) for reply in self._answers)
+
+    def pause(self) -> None:
+        """Push no more."""
+        if self._call.running:
+            self._call.stop()
+
+
+@pytest_twisted.async_yield_fixture
+async def push(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Push]:
+    """`push(client)`: numbers that are being pushed, until the test ends."""
+    made: list[Numbers] = []
+
+    def make(client: HAClient) -> Numbers:
+        made.append(Numbers(reactor, client))
+        return made[-1]
+
+    yield make
+    for numbers in made:
+        numbers.pause()
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
 @on_reactor
 async def test_order_is_kept_when_all_were_down_and_come_back_one_by_one(
-    reactor: Any, make_servers: MakeServers, form: Form, watch: Watch, order: tuple[int, ...]
+    make_servers: MakeServers, form: Form, watch: Watch, push: Push, order: tuple[int, ...]
 ) -> None:
     group = await make_servers(3, options=DURABLE)
     await form(group)
     watched = watch(group)
     await answer(watched.client.delete("list"))
-    numbers = Numbers(reactor, watched.client)
+    numbers = push(watched.client)
     await numbers.more_acknowledged(100)
     for server in group:
         server.kill()
@@ -76,7 +97,7 @@ async def test_order_is_kept_when_all_were_down_and_come_back_one_by_one(
     first, second, third = (group[place] for place in order)
     sent = numbers.sent
     await first.start()
-    held = [int(item) for item in await first.call("LRANGE", "list", 0, -1)]
+    held = [int(item) for item in await eventually(lambda: first.call("LRANGE", "list", 0, -1))]
     await watched.until(Waiting, "no quorum: 1 of 3")
     await eventually(lambda: numbers.sent > sent + 50)
     acknowledged = len(numbers.acknowledged)

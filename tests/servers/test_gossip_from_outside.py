@@ -1,4 +1,4 @@
-"""What others publish on the gossip channel is a hint: the client looks, and believes the servers."""
+"""What others publish on the gossip channel is a hint: the client looks for itself."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tests.groups import OWN_DB, answer, follow, meta_of, promotions, until_sett
 from tests.servers.conftest import Watch
 from tests.support import eventually
 from txharedis.events import FailoverStarted, NodeChanged
-from txharedis.gossip import CHANNEL
 from txharedis.testing.servers import LocalServer
 
 on_reactor = pytest_twisted.ensureDeferred
+
+CHANNEL = "haredis:gossip:master"
 
 # So that nothing but gossip makes the client look.
 SELDOM = {"survey_interval": 3000.0}
@@ -62,7 +63,7 @@ async def looked(server: LocalServer, before: int) -> None:
 
 
 async def quiet(server: LocalServer) -> int:
-    """Return the number of surveys, when none was made for as long as two take to be asked for."""
+    """The number of surveys, once it has stood still for about a quarter of a second."""
     seen = [-1, await surveys(server)]
 
     async def same() -> bool:

@@ -334,5 +334,3 @@ def settle(clock: Clock) -> None:
     """Let everything happen that needs no time."""
     for _ in range(200):
         clock.advance(0)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ class Link(Protocol):
 class Kept:
     """A factory on a fake reactor, and what it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, goes_by: Callable[[], bool] | None = None) -> None:
         self.reactor = FakeReactor()
         self.gone: list[tuple[type[BaseException] | None, bool]] = []
         self.factory = NodeFactory(
@@ -38,6 +39,7 @@ class Kept:
             first_delay=FIRST,
             max_delay=MOST,
             timeout=2.0,
+            goes_by=goes_by,
         )
         self.factory.dial()
 
@@ -113,6 +115,27 @@ def test_after_a_link_that_worked_it_dials_at_once() -> None:
     assert kept.dials == 2
 
 
+def test_a_link_that_goes_by_another_is_dialled_after_a_while_when_that_one_is_there() -> None:
+    kept = Kept(goes_by=lambda: True)
+    kept.connect()
+    kept.reactor.advance(1.0)
+    kept.reactor.dial.lose(ConnectionLost())
+    assert kept.dials == 1
+    assert kept.wait() > FIRST / 2
+
+
+def test_a_link_that_goes_by_another_waits_for_that_one() -> None:
+    kept = Kept(goes_by=lambda: False)
+    kept.connect()
+    kept.reactor.advance(1.0)
+    kept.reactor.dial.lose(ConnectionLost())
+    kept.reactor.advance(3600.0)
+    assert kept.dials == 1
+    assert not kept.reactor.getDelayedCalls()
+    kept.factory.redial_now()
+    assert kept.dials == 2
+
+
 def test_after_a_link_that_ended_as_it_began_it_waits() -> None:
     kept = Kept()
     for dials in range(1, 6):
@@ -160,6 +183,8 @@ def test_news_cut_the_waiting_short() -> None:
     assert kept.dials == before + 1
     kept.reactor.advance(1.9)
     assert kept.dials == before + 1  # and not once more when the wait would have been over
+    kept.reactor.dial.refuse()
+    assert kept.wait() < 2 * FIRST  # the news were wrong, but recent
 
 
 @pytest.mark.parametrize("state", ["dialling", "connected", "ready"])
@@ -173,7 +198,9 @@ def test_news_change_nothing_while_it_is_dialling_or_connected(state: str) -> No
     assert kept.dials == 1
 
 
-@pytest.mark.parametrize("state", ["new", "dialling", "waiting", "connected", "ready", "redialling"])
+@pytest.mark.parametrize(
+    "state", ["new", "dialling", "waiting", "connected", "ready", "redialling"]
+)
 def test_close_leaves_nothing_and_it_never_dials_again(state: str) -> None:
     kept = Kept()
     match state:

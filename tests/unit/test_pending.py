@@ -709,7 +709,12 @@ def test_a_callback_may_cancel_another() -> None:
     first, sent = queue.add(), queue.add()
     queue.turn()
     unsent = queue.add()
-    first.deferred.addCallback(lambda _: (sent.deferred.cancel(), unsent.deferred.cancel()))
+
+    def cancel(_: object) -> None:
+        sent.deferred.cancel()
+        unsent.deferred.cancel()
+
+    first.deferred.addCallback(cancel)
     link.answer(b"OK", b"OK")
     queue.turn()
     assert isinstance(sent.outcome, CancelledError)

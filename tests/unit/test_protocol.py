@@ -38,7 +38,9 @@ class Waiter:
 class Link:
     """A protocol on a fake connection, and what it told."""
 
-    def __init__(self, *, timeout: float = 2.0, protocol: type[NodeProtocol] = NodeProtocol) -> None:
+    def __init__(
+        self, *, timeout: float = 2.0, protocol: type[NodeProtocol] = NodeProtocol
+    ) -> None:
         self.reactor = FakeReactor()
         self.ready: list[list[object]] = []
         self.refused: list[str] = []
