@@ -14,7 +14,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from txharedis.election import Decision, Elect, Follow, Repair, majority
-from txharedis.errors import LinkLost, LockLost, ResponseError
+from txharedis.errors import LinkLost, LockLost, ResponseError, StepFailed
 from txharedis.events import Event, FailoverStep
 from txharedis.gossip import announcement
 from txharedis.group import Survey
@@ -151,6 +151,8 @@ class Campaign:
         while True:
             try:
                 return await self._promote(lock, winner)
+            except StepFailed:
+                raise  # it may be master by now
             except ResponseError as error:
                 if not others:
                     raise

@@ -88,6 +88,8 @@ class HAClient(BaseRedisProtocol):
         """
         return self._group.when_ready().addCallback(lambda _: self)
 
+    whenConnected = when_ready  # txredisapi's name for it
+
     def execute_command(
         self,
         *args: Any,

@@ -22,6 +22,7 @@ __all__ = [
     "RedisError",
     "ResponseError",
     "ServiceStopped",
+    "StepFailed",
     "UnfitNodes",
     "UnsupportedCommand",
     "WouldDiscardData",
@@ -99,3 +100,7 @@ class LinkLost(HARedisError):
 
 class LockLost(HARedisError):
     """The failover lock expired, changed hands or was wiped; the step changed nothing."""
+
+
+class StepFailed(ResponseError):
+    """A command failed inside EXEC; the rest of its transaction was executed."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
 
-from txharedis.errors import LinkLost, LockLost, ResponseError
+from txharedis.errors import LinkLost, LockLost, ResponseError, StepFailed
 from txharedis.interfaces import Args, Clock
 from txharedis.protocol import NodeProtocol
 from txharedis.topology import META_KEY, Address, NodeView, failover_key, vote_key
@@ -75,6 +75,7 @@ class NodeLock:
             round(self._life * 1000),
             epoch,
         ]
+        reply: object
         try:
             if self.view.is_master:
                 reply = (await self._ask(asked))[0]
@@ -88,8 +89,7 @@ class NodeLock:
                     stale: Args = ["CONFIG", "SET", "replica-serve-stale-data", "yes"]
                     reply = (await self._ask(stale, asked))[1]
         except LinkLost as error:
-            self.refusal = str(error)
-            return
+            reply = error
         match reply:
             case [int(granted), int(vote), int(seen), int(held)]:
                 self.held = granted == 1
@@ -102,7 +102,7 @@ class NodeLock:
             case _:
                 self.refusal = str(reply)
         if not self.held and not self.taken_by_other:
-            await self._put_back()
+            self._put_back()
 
     def _ask(self, *commands: Args) -> Deferred[list[object]]:
         return self._control.exchange(*commands, timeout=self._patience)
@@ -111,8 +111,9 @@ class NodeLock:
         """Run commands on this node in one transaction, if the lock is still ours.
 
         It ends with `replica-read-only yes` and with what locking changed put back. Raises
-        LockLost when the lock is not ours any more, LinkLost, or ResponseError when the server
-        refused; then nothing has changed, unless it was a command that failed inside EXEC.
+        LockLost when the lock is not ours any more and ResponseError when the server refused: then
+        nothing has changed. Raises StepFailed when a command failed inside EXEC, and LinkLost when
+        there was no answer in time: then it may have happened, or may still.
         """
         _, holder = await self._ask(["WATCH", self._key], ["GET", self._key])
         if holder != self._token.encode():
@@ -127,7 +128,7 @@ class NodeLock:
         self._changed = {}
         for reply in outcome if isinstance(outcome, list) else ():
             if isinstance(reply, Exception):
-                raise reply
+                raise StepFailed(str(reply)) from reply
 
     async def finish(self, *commands: Args) -> None:
         """As `fenced`, and the lock is given back in the same transaction."""
@@ -147,11 +148,15 @@ class NodeLock:
             pass  # it expires by itself, and the next survey of anyone repairs the settings
         self.held = False
 
-    async def _put_back(self) -> None:
+    def _put_back(self) -> None:
+        """Undo what asking for the lock changed; a node that is silent may do it later."""
         changed, self._changed = self._changed, {}
         if changed:
-            with suppress(LinkLost):
-                await self._ask(*_settings(changed))
+            self._ask(*_settings(changed)).addErrback(_lost)
+
+
+def _lost(failure: Failure) -> None:
+    failure.trap(LinkLost)
 
 
 def _settings(values: dict[str, str]) -> list[Args]:

@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Callable
 
-__all__ = ["converter", "missing_right", "not_executed"]
+__all__ = ["converter", "not_executed"]
 
 # Errors with which a server refuses a command for its own sake: it was not executed, and it can be
 # sent again, to this node later or to another master. The code may stand inside a script's error
@@ -18,11 +18,6 @@ _AGAIN = re.compile(
     re.DOTALL,
 )
 
-_RIGHTS = re.compile(
-    r"(?:NOAUTH|WRONGPASS|NOPERM)\b"
-    r"|ERR (?:invalid password|Client sent AUTH|AUTH <password> called without)"
-)
-
 
 def not_executed(error: Exception) -> bool:
     """Whether this error reply says that the node did not run the command and another should.
@@ -31,11 +26,6 @@ def not_executed(error: Exception) -> bool:
     the caller's to know of: the node is alive and a failover would change nothing.
     """
     return _AGAIN.match(str(error)) is not None
-
-
-def missing_right(error: Exception) -> bool:
-    """Whether this error reply says that our credentials or their rights do not suffice."""
-    return _RIGHTS.match(str(error)) is not None
 
 
 _NUMBER_STARTS = frozenset((string.digits + "+-.").encode())

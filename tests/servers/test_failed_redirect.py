@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import pytest_twisted
 
 from tests.groups import answer, at_once, promotions, replicates, until_settled
 from tests.servers.conftest import Form, MakeServers, Watch
 from tests.support import eventually
-from txharedis.events import Event, FailoverStep
+from txharedis.events import Event, FailoverStarted, FailoverStep, NodeChanged, Waiting
 from txharedis.testing.servers import LocalServer
 
 on_reactor = pytest_twisted.ensureDeferred
@@ -86,10 +85,9 @@ async def test_node_that_forbids_slaveof_in_a_failover_follows_when_it_allows_it
     assert promotions(group) == 1
 
 
-@pytest.mark.parametrize("step", ["promote", "serve"])
 @on_reactor
 async def test_node_that_dies_when_it_is_to_follow_does_so_when_it_is_back(
-    make_servers: MakeServers, form: Form, watch: Watch, step: str
+    make_servers: MakeServers, form: Form, watch: Watch
 ) -> None:
     master, *others = group = await make_servers(5)
     await form(group)
@@ -98,7 +96,7 @@ async def test_node_that_dies_when_it_is_to_follow_does_so_when_it_is_back(
     victims: list[LocalServer] = []
 
     def strike(event: Event) -> None:
-        if isinstance(event, FailoverStep) and event.step == step and not victims:
+        if isinstance(event, FailoverStep) and event.step == "promote" and not victims:
             [victim, *_] = [s for s in others if s.address != str(event.node)]
             victims.append(victim)
             victim.kill()
@@ -136,3 +134,26 @@ async def test_winner_that_cannot_be_promoted_does_not_block_the_group(
     assert watched.masters == [master.address, able.address]
     await allow(deaf)
     assert await until_settled([able, deaf]) is able
+
+
+@on_reactor
+async def test_master_that_denies_us_alone_is_waited_for(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    master = group[0]
+    await at_once(let_in(server) for server in group)
+    watched = watch(group, reconnect_max=0.5, **WHO)
+    assert await answer(watched.client.set("k", "v")) == "OK"
+    await master.call("ACL", "SETUSER", "ha", "resetpass", ">other")
+    await master.call("CLIENT", "KILL", "USER", "ha")
+    denied = await watched.until(NodeChanged, "WRONGPASS")
+    assert str(denied.node) == master.address
+    reply = watched.client.get("k")
+    waiting = await watched.until(Waiting, "2 of 2 of its replicas hear it")
+    assert master.address in waiting.reason
+    assert not reply.called
+    await master.call("ACL", "SETUSER", "ha", ">secret")
+    assert await answer(reply) == "v"
+    assert watched.masters == [master.address]
+    assert not watched.seen(FailoverStarted)
+    assert promotions(group) == 0

@@ -70,7 +70,7 @@ async def test_five_clients_at_three_fresh_masters_agree(
     assert await master.call("GET", "n") == b"5"
 
 
-@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("position", [0, 2])
 @on_reactor
 async def test_ready_made_group_is_followed_as_it_is(
     trio: list[LocalServer], watch: Watch, position: int
@@ -89,7 +89,7 @@ async def test_ready_made_group_is_followed_as_it_is(
     assert (await master.info("stats"))["sync_full"] == "2"
 
 
-@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("position", [0, 2])
 @on_reactor
 async def test_master_with_data_is_chosen_over_an_empty_one(
     trio: list[LocalServer], watch: Watch, position: int
@@ -135,7 +135,7 @@ async def test_chain_is_straightened_without_a_promotion(
     await assert_one_group(trio, first)
 
 
-@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("position", [0, 2])
 @on_reactor
 async def test_cycle_of_replicas_is_broken_at_the_data(
     trio: list[LocalServer], watch: Watch, position: int

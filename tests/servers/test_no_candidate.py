@@ -16,8 +16,8 @@ from txharedis.testing.servers import LocalServer
 
 on_reactor = pytest_twisted.ensureDeferred
 
-# 3000 keys in 12 seconds, with a look at the links every 40 ms or so.
-FILL = "for i = 1, 3000 do redis.call('set', 'key:' .. i, string.rep('x', 100)) end"
+# 2000 keys in 8 seconds, with a look at the links every 40 ms or so.
+FILL = "for i = 1, 2000 do redis.call('set', 'key:' .. i, string.rep('x', 100)) end"
 SLOW_TO_LOAD = ("--key-load-delay", "4000", "--loading-process-events-interval-bytes", "1024")
 
 
@@ -41,7 +41,7 @@ async def test_nobody_is_promoted_while_all_are_loading(
     master = group[0]
     await master.call("EVAL", FILL, 0)
     await master.call("SET", "k", "v")
-    await at_once(eventually_size(server, 3001) for server in group)
+    await at_once(eventually_size(server, 2001) for server in group)
     await at_once(stop_with_data(server) for server in group)
     await at_once(server.restart(options=SLOW_TO_LOAD) for server in group)
     watched = watch(group)
@@ -49,7 +49,7 @@ async def test_nobody_is_promoted_while_all_are_loading(
     waiting = await watched.until(Waiting, "is loading")
     assert all(server.address in waiting.reason for server in group)
     assert all(await at_once(is_loading(server) for server in group))
-    await looked_at(master, 5)
+    await looked_at(master, 3)
     assert all(await at_once(is_loading(server) for server in group))
     assert not reply.called
     assert promotions(group) == 0
@@ -89,12 +89,12 @@ async def test_loading_node_that_may_be_the_freshest_is_waited_for(
     master, replica, fresh = group
     writer = watch(group)
     await answer(writer.client.eval(FILL))
-    await at_once(eventually_size(server, 3000) for server in group)
+    await at_once(eventually_size(server, 2000) for server in group)
     await at_once(server.call("SAVE") for server in (master, replica))
     for number in range(10):
         await answer(writer.client.set("k", number))
     await writer.client.disconnect()
-    await eventually_size(fresh, 3001)
+    await eventually_size(fresh, 2001)
     await fresh.call("SAVE")
     # All come back, two of them with an older file.
     await at_once(server.stop() for server in group)
@@ -103,7 +103,7 @@ async def test_loading_node_that_may_be_the_freshest_is_waited_for(
     watched = watch(group)
     reply = watched.client.get("k")
     await watched.until(Waiting, f"may be the freshest is not ready: {fresh.address} is loading")
-    await looked_at(replica, 5)
+    await looked_at(replica, 3)
     assert await is_loading(fresh)
     assert not reply.called
     assert promotions(group) == 0
@@ -127,7 +127,7 @@ async def test_replicas_that_were_never_synced_are_not_promoted(
     waiting = await watched.until(Waiting, "there is no candidate")
     for server in replicas:
         assert f"{server.address} has never been synced with {master.address}" in waiting.reason
-    await looked_at(replicas[0], 5)
+    await looked_at(replicas[0], 3)
     assert not reply.called
     assert promotions(servers) == 0
     await master.start()
