@@ -143,7 +143,7 @@ class Writer:
         from redis.asyncio.sentinel import Sentinel
         from redis.exceptions import RedisError
 
-        sentinels: Any = Sentinel(self._sentinels, socket_timeout=0.5)  # type: ignore[no-untyped-call]
+        sentinels: Any = Sentinel(self._sentinels, socket_timeout=0.5)
         client = sentinels.master_for(MASTER, socket_timeout=0.5)
         number = 0
         while not self._stopped.is_set():
