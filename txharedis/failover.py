@@ -285,8 +285,9 @@ class FailoverService(Service):
     def _wait(self, decision: Wait) -> float:
         if self._log.once(decision.reason):
             self._emit(Waiting(at=self._now, reason=decision.reason))
-        self._waits += 1
-        patience = decision.retry_in * 1.5 ** min(self._waits, 12)
+        self._waits = min(self._waits + 1, 100)
+        # From a few milliseconds up, but never so far that a proof of death would wait for us.
+        patience = decision.retry_in * min(1.5**self._waits, 20.0)
         return min(patience, 0.5) * random.uniform(0.7, 1.3)
 
     def _refuse(self, decision: Refuse) -> float:
