@@ -55,7 +55,6 @@ setup(
     packages=find_packages(include=["txharedis", "txharedis.*"]),
     package_data={"txharedis": ["py.typed"]},
     install_requires=[
-        "automat>=24.8",
         "hiredis>=3.0",
         "twisted>=24.7",
         "txredisapi>=1.6",
@@ -69,6 +68,7 @@ setup(
             "mypy>=2.4,<2.5",
             "pytest>=8.2",
             "pytest-twisted>=1.14",
+            "pytest-xdist>=3.6",
             "ruff>=0.17,<0.18",
             "tox>=4.20",
         ],

@@ -223,7 +223,7 @@ class FailoverService(Service):
     # The circle: survey, decide, act.
 
     async def _conduct(self) -> None:
-        while self.phase is not Phase.STOPPED:
+        while not self._stopped:
             stagger, self._stagger = self._stagger, 0.0
             self._alarm.news = False
             if stagger:
@@ -232,7 +232,10 @@ class FailoverService(Service):
             survey = await self._look()
             if self._alarm.news and not isinstance(survey.decision, Follow):
                 continue  # something has changed meanwhile: a node came up, say, that was not asked
-            await self._alarm.sleep(await self._act(survey))
+            delay = await self._act(survey)
+            if self._stopped:
+                return  # a listener closed the client meanwhile, and there was nothing to cancel
+            await self._alarm.sleep(delay)
 
     def _conductor_failed(self, failure: Failure) -> None:
         if self.phase is Phase.STOPPED:
@@ -481,11 +484,16 @@ class FailoverService(Service):
     def _now(self) -> float:
         return self._reactor.seconds()
 
+    @property
+    def _stopped(self) -> bool:
+        return self.phase is Phase.STOPPED
+
     def _become(self, phase: Phase) -> None:
-        self.phase = phase
+        if not self._stopped:
+            self.phase = phase
 
     def _emit(self, event: Event) -> None:
-        if self.options.on_event is not None:
+        if self.options.on_event is not None and not self._stopped:
             try:
                 self.options.on_event(event)
             except Exception:

@@ -73,7 +73,8 @@ class Traffic:
         """Send the traffic to this master from here on; returns whether it is another one."""
         other = self.master is None or not _same(self.master, master)
         if other:
-            self.lose()
+            if not self._single:  # one node has no other: what its link carries is for this one
+                self.lose()
             self._held_until = 0.0
         self.master = self._group[master.address].view = master
         self.memory = Memory(master.epoch, master.group, master.replid)
@@ -99,7 +100,7 @@ class Traffic:
 
     def open(self) -> None:
         """Let commands flow, if they may."""
-        if self.master is None or not self._may_flow(self.master):
+        if self.master is None or self._stopped or not self._may_flow(self.master):
             return
         self.lost_at = None
         self.pending.open(self._group[self.master.address])
@@ -147,6 +148,8 @@ class Traffic:
 
     def refuse(self, verdict: HARedisError | None) -> None:
         """Fail what waits, and what comes, with this; None takes it back."""
+        if self._stopped:
+            return
         self._verdict = verdict
         self.pending.refuse(None if verdict is None else lambda: _copy(verdict))
         self._tell_ready()
@@ -159,6 +162,10 @@ class Traffic:
         if self._lease_call is not None and self._lease_call.active():
             self._lease_call.cancel()
         self._tell_ready()
+
+    @property
+    def _stopped(self) -> bool:
+        return isinstance(self._verdict, ServiceStopped)
 
     def when_ready(self) -> Deferred[None]:
         """Fires when commands flow; fails with what `refuse` was given, or ServiceStopped."""

@@ -172,8 +172,7 @@ async def test_one_server_under_two_addresses_is_one_node(
     new = await until_settled(left)
     assert await new.call("GET", "k") == b"w"
     # It is one vote, too: alone it is no quorum.
-    [other] = [server for server in left if server is not twice]
-    (other if twice in left else left[0]).kill()
+    next(server for server in left if server is not twice).kill()
     await watched.until(Waiting, "no quorum: 1 of 3")
 
 

@@ -87,7 +87,7 @@ async def test_newcomer_is_not_deceived_by_a_higher_counter(
     [last] = [server for server in others if server is not new]
     add_writes_that_nobody_confirmed(old)
     await old.start()
-    assert await opcounter_of(old) == HIGH
+    assert await eventually(lambda: opcounter_of(old)) == HIGH
     assert (await meta_of(old))["epoch"] == "1"
     watched = watch(servers)
     assert await answer(watched.client.get("k")) == "w"

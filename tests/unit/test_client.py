@@ -254,7 +254,6 @@ class Colour(enum.IntEnum):
         (Colour.RED, b"1"),
         ([1], b"[1]"),
     ],
-    ids=repr,
 )
 def test_arguments(charset: str | None, value: object, encoded: bytes) -> None:
     assert sent("SET", "k", value, charset=charset) == [b"SET", b"k", encoded]

@@ -1,0 +1,79 @@
+"""Whom the commands go to, and what is done to those that are on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from txharedis.errors import OutcomeUnknown
+from txharedis.interfaces import Waiter
+from txharedis.options import Options
+from txharedis.topology import Address, NodeView, Role, Status
+from txharedis.traffic import Traffic
+
+NODES = [Address("127.0.0.1", port) for port in (7001, 7002, 7003)]
+
+
+class FakeNode:
+    """A node whose command link leads to the incarnation `run_id`."""
+
+    status = Status.UP
+    view: NodeView | None = None
+
+    def __init__(self) -> None:
+        self.run_id = ""
+        self.waiters: list[Waiter] = []
+
+    def serves(self, run_id: str) -> bool:
+        return run_id in ("", self.run_id)
+
+    def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
+        self.waiters += waiters
+        return True
+
+    def abort(self) -> None:
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.lost()
+
+
+class FakeGroup(dict[Address, Any]):
+    def lease_left(self) -> float:
+        return 1.0
+
+
+def master(run_id: str) -> NodeView:
+    return NodeView(NODES[0], run_id, Role.MASTER)
+
+
+@pytest.mark.parametrize(("nodes", "kept"), [(1, True), (3, False)])
+def test_in_single_mode_a_restart_costs_nothing_that_went_to_the_new_link(
+    nodes: int, kept: bool
+) -> None:
+    """The command link may be there before the news that the server is another incarnation."""
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES[:nodes]})
+    node = group[NODES[0]]
+    traffic = Traffic(clock, group, Options(), lambda: None)
+    node.run_id = "old"
+    traffic.use(master("old"))
+    reply = traffic.submit(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
+    clock.advance(0)
+    sent = [waiter for waiter in node.waiters if hasattr(waiter, "deferred")]
+    assert len(sent) == 1
+    node.run_id = "new"
+    assert traffic.use(master("new"))
+    errors: list[Any] = []
+    reply.addErrback(errors.append)
+    if kept:
+        assert node.waiters == sent
+        sent[0].settle(1)
+        assert reply.result == 1
+    else:
+        # Of a group it is another master: what the old one still answers reaches nobody.
+        assert errors[0].check(OutcomeUnknown)
+    traffic.stop()
+    assert not clock.getDelayedCalls()
