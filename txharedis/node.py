@@ -272,7 +272,8 @@ class Node:
             and not reason.check(ConnectionAborted)  # what we aborted says nothing of the node
             and not denied
         ):
-            self._sign(_Sign.REFUSED, reason.getErrorMessage())
+            how = "refused" if reason.check(ConnectionRefusedError) else "reset"
+            self._sign(_Sign.REFUSED, f"connection {how}")
         elif self.status is Status.DENIED and self._silence() >= self._options.down_after:
             self._sign(_Sign.SILENT, reason.getErrorMessage())
 
