@@ -11,6 +11,7 @@ from __future__ import annotations
 from txharedis._version import __version__
 from txharedis.client import HAClient
 from txharedis.errors import (
+    AccessDenied,
     HARedisError,
     InvalidOption,
     NoMaster,
@@ -28,6 +29,7 @@ from txharedis.options import Options
 from txharedis.topology import Topology
 
 __all__ = [
+    "AccessDenied",
     "FailoverService",
     "HAClient",
     "HARedisError",

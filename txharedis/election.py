@@ -30,6 +30,8 @@ __all__ = [
 SOON = 0.005
 #: Seconds to the next look when somebody has to come back first.
 LATER = 0.25
+#: Seconds between a master's words to its replicas, unless it was told otherwise.
+DEFAULT_PING_PERIOD = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Evidence:
     server as another is left out). `status` says how we stand with each. `run_ids` are the newest
     known run_ids, of unreachable nodes too. `epoch` and `group` are those of the group that this
     client followed, 0 and "" before it did; `history` is the replid of the master that it follows.
-    `clusters` are the nodes that deny us because they are in cluster mode.
+    `clusters` are the nodes that deny us because they are in cluster mode, `denied` those that deny
+    us for want of a right, with their errors; `commands_denied` deny only the command link.
     """
 
     nodes: tuple[Address, ...]
@@ -52,6 +55,8 @@ class Evidence:
     history: str = ""
     adopt: frozenset[Address] = frozenset()
     clusters: frozenset[Address] = frozenset()
+    denied: Mapping[Address, str] = field(default_factory=dict)
+    commands_denied: Mapping[Address, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class Refuse:
 
     reason: str
     nodes: tuple[Address, ...] = ()
-    data: bool = False  # whether it is data that would be lost
+    why: str = "unfit"  # or "data", that would be lost, or "denied", what we need
 
 
 Decision = Follow | Elect | Wait | Refuse
@@ -118,14 +123,17 @@ def decide(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
     """
     nodes = evidence.nodes
     answered = [views[address] for address in nodes if address in views]
-    for address in sorted(evidence.clusters):
+    if evidence.clusters:
+        address = min(evidence.clusters)
         return Refuse(f"{address} is in cluster mode", (address,))
+    if len(evidence.denied) > len(nodes) - majority(len(nodes)):
+        return _denied(evidence.denied)
     if len(nodes) == 1:
         if not answered:
             return Wait(f"{nodes[0]} is {_stands(evidence, nodes[0])}", SOON)
         if answered[0].loading:
             return Wait(f"{nodes[0]} is loading its data")
-        return Follow(nodes[0])
+        return _unless_denied(Follow(nodes[0]), evidence)
     unfit = _unfit(answered)
     if unfit is not None:
         return unfit
@@ -143,7 +151,20 @@ def decide(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
         return group
     strangers = tuple(view for view in ready if _is_stranger(view, group, ready, evidence.adopt))
     ours = [view for view in ready if view not in strangers]
-    return _Case(ours, loading, strangers, group, evidence, quorum).decide()
+    decision = _Case(ours, loading, strangers, group, evidence, quorum).decide()
+    return _unless_denied(decision, evidence)
+
+
+def _denied(errors: Mapping[Address, str]) -> Refuse:
+    texts = "; ".join(f"{address} denies us: {error}" for address, error in errors.items())
+    return Refuse(texts, tuple(errors), why="denied")
+
+
+def _unless_denied(decision: Decision, evidence: Evidence) -> Decision:
+    """A master that will not have our commands is of no use."""
+    if isinstance(decision, Follow) and decision.master in evidence.commands_denied:
+        return _denied({decision.master: evidence.commands_denied[decision.master]})
+    return decision
 
 
 def _unfit(views: Iterable[NodeView]) -> Refuse | None:
@@ -198,7 +219,7 @@ def _group_of(ready: Sequence[NodeView], evidence: Evidence, quorum: int) -> str
         + ", ".join(f"{view.address} ({view.keys} keys)" for view in everyone)
         + "; name in adopt=[...] those whose data may go",
         tuple(view.address for view in everyone),
-        data=True,
+        why="data",
     )
 
 
@@ -280,7 +301,7 @@ class _Case:
                 + ", ".join(f"{view.address} ({view.keys} keys)" for view in holders)
                 + "; name in adopt=[...] the nodes whose data may go",
                 tuple(view.address for view in holders),
-                data=True,
+                why="data",
             )
         masters = [view for view in self.ours if view.is_master]
         if any(view.keys for view in self._foreign()):
@@ -293,7 +314,16 @@ class _Case:
 
     def _foreign(self) -> list[NodeView]:
         """The replicas of a living server that is not one of the nodes."""
-        return [v for v in self.ours if not v.is_master and v.follows is None and v.link_up]
+        masters = [view for view in self.ours if view.is_master]
+        return [
+            view
+            for view in self.ours
+            if not view.is_master
+            and view.follows is None
+            and view.link_up
+            # One that shares a master's history follows it by a name that we do not know.
+            and not any(view.same_history(master) for master in masters)
+        ]
 
     def _refuse_foreign(self) -> Refuse:
         foreign = self._foreign()
@@ -329,7 +359,9 @@ class _Case:
     def _succeed(self, last: Address | None, reason: str) -> Decision:
         """The last master is not one that can be followed: elect, if that is certain."""
         if last is None:
-            if self._foreign() and not any(view.is_master for view in self.ours):
+            foreign = self._foreign()
+            masters = any(view.is_master for view in self.ours)
+            if foreign and (not masters or any(view.keys or view.epoch for view in foreign)):
                 return self._refuse_foreign()
             return self._elect(reason or "invalid master count: 0")
         for view in self.ours:
@@ -344,7 +376,9 @@ class _Case:
         is_loading = any(view.address == last for view in self.loading)
         status = self.evidence.status.get(last, Status.DIALLING)
         stands = _stands(self.evidence, last)
-        followers = [view for view in self.ours if view.follows == last]
+        # A replica of a server that we cannot name may well be one of the last master's.
+        replicas = [view for view in self.ours if not view.is_master]
+        followers = [view for view in replicas if view.follows in (last, None)]
         hearing = [view for view in followers if self._hears(view)]
         if hearing:
             return Wait(
@@ -357,7 +391,18 @@ class _Case:
         return None
 
     def _hears(self, view: NodeView) -> bool:
-        return view.link_up and view.last_io < self.evidence.down_after
+        return view.link_up and view.last_io < self._silence
+
+    @property
+    def _silence(self) -> float:
+        """Seconds without a word after which a replica's link to the last master says nothing.
+
+        A master that was told to speaks to its replicas every second; by default it does so every
+        ten, and an idle link is silent in between.
+        """
+        newest = [v for v in self.ours if v.epoch == self.epoch and v.group == self.group]
+        spoken = any(view.ping_period == 1 for view in newest)
+        return self.evidence.down_after + (0.0 if spoken else DEFAULT_PING_PERIOD)
 
     def _elect(self, reason: str) -> Decision:
         if len(self.ours) < self.quorum:
@@ -368,9 +413,8 @@ class _Case:
         ranking = rank(view for view in self.ours if not unfit[view.address])
         excuses = [f"{address} {excuse}" for address, excuse in unfit.items() if excuse]
         excuses += [f"{view.address} is loading" for view in self.loading]
-        # A node that is loading may be the freshest, unless a candidate has lived through it all:
-        # such a one was linked to the master until the end.
-        if self.loading and not any(view.linked_before for view in ranking.order):
+        # A node that is loading may be the freshest, unless a candidate was linked until its end.
+        if any(not _lived_through(ranking.order, view) for view in self.loading):
             return Wait(
                 f"{reason}, but a node that may be the freshest is not ready: {_list(excuses)}"
             )
@@ -417,6 +461,17 @@ class _Case:
         return Follow(master.address, tuple(repairs), self.strangers)
 
 
+def _lived_through(candidates: Iterable[NodeView], loading: NodeView) -> bool:
+    """Whether one of these was linked to its master until the node that is loading died.
+
+    Both times are whole seconds.
+    """
+    return any(
+        view.link_up or (view.linked_before and view.link_down_for <= loading.uptime + 1)
+        for view in candidates
+    )
+
+
 def _deviates(view: NodeView, master: NodeView) -> bool:
     return view.is_master or view.follows != master.address or view.writable
 
@@ -437,7 +492,8 @@ def rank(views: Iterable[NodeView]) -> Ranking:
     """Order by freshness.
 
     Highest epoch; then the history with the highest opcounter; inside one history the highest
-    offset; then the longest uptime; then the address. Offsets of different histories do not
+    offset; then a node that is master already, since its newest write may not be counted there yet;
+    then the longest uptime; then the address. Offsets of different histories do not
     compare, so between histories with equal counters the one that holds data comes first.
     """
 
@@ -451,7 +507,7 @@ def rank(views: Iterable[NodeView]) -> Ranking:
         )
 
     def place(view: NodeView) -> tuple[object, ...]:
-        return (-view.offset, -view.uptime, view.address)
+        return (-view.offset, not view.is_master, -view.uptime, view.address)
 
     histories = sorted(_histories(views), key=worth)
     placed = [view for history in histories for view in sorted(history, key=place)]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from txredisapi import RedisError, ResponseError
 
 __all__ = [
+    "AccessDenied",
     "HARedisError",
     "InvalidOption",
     "LinkLost",
@@ -81,6 +82,13 @@ class WouldDiscardData(HARedisError):
 
     The text names the nodes and their numbers of keys. `adopt=["host:port"]` names nodes whose
     data may go.
+    """
+
+
+class AccessDenied(HARedisError):
+    """The servers will not have us: credentials, a right, or a database that they lack.
+
+    The text names the nodes and their own words.
     """
 
 

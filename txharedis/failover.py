@@ -21,6 +21,7 @@ from txharedis.client import HAClient
 from txharedis.commands import describe
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
+    AccessDenied,
     LinkLost,
     LockLost,
     ResponseError,
@@ -66,6 +67,9 @@ def create_client(
     service = FailoverService(nodes, reactor, **options)
     service.startService()
     return service.client
+
+
+_ERRORS = {"data": WouldDiscardData, "denied": AccessDenied, "unfit": UnfitNodes}
 
 
 class Phase(enum.Enum):
@@ -116,7 +120,6 @@ class FailoverService(Service):
         self._outage = 0.0  # seconds from the loss of the last master to the use of this one
         self._waits = 0  # in a row
         self._repair_due: float | None = None
-        self._tuned = ""  # the run_id of the newest master that was tuned
         self._stagger = 0.0
         self._fellows = 1  # clients that hear gossip, this one among them
         self._hint = False  # gossip was heard since the newest attempt began
@@ -157,7 +160,7 @@ class FailoverService(Service):
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
-        return self._traffic.submit(args, packed, info.read)
+        return self._traffic.pending.add(args, packed, info.read)
 
     @property
     def master(self) -> str | None:
@@ -185,8 +188,9 @@ class FailoverService(Service):
         return self._traffic.when_ready()
 
     async def drain(self) -> None:
-        """Wait until no command is pending."""
-        await self._traffic.pending.when_idle()
+        """Wait until no command is pending; what waits for a start is not waited for."""
+        if self.phase is not Phase.IDLE:
+            await self._traffic.pending.when_idle()
 
     # The Service.
 
@@ -268,7 +272,7 @@ class FailoverService(Service):
             case Elect():
                 return await self._elect(survey, decision)
             case Wait():
-                return self._wait(decision)
+                return self._wait(survey, decision)
             case Refuse():
                 return self._refuse(decision)
 
@@ -285,7 +289,10 @@ class FailoverService(Service):
     def _dialling(self) -> bool:
         return self._group.count(Status.DIALLING) > 0
 
-    def _wait(self, decision: Wait) -> float:
+    def _wait(self, survey: Survey, decision: Wait) -> float:
+        memory = self._traffic.memory
+        if any(v.epoch > memory.epoch and v.group == memory.group for v in survey.views.values()):
+            self._traffic.lose()  # there is a newer master, wherever it may be
         if self._log.once(decision.reason):
             self._emit(Waiting(at=self._now, reason=decision.reason))
         self._waits = min(self._waits + 1, 100)
@@ -298,8 +305,7 @@ class FailoverService(Service):
             self._emit(Refused(at=self._now, reason=decision.reason, nodes=decision.nodes))
         self._traffic.lose()
         self._become(Phase.REFUSING)
-        error = WouldDiscardData if decision.data else UnfitNodes
-        self._traffic.refuse(error(decision.reason))
+        self._traffic.refuse(_ERRORS[decision.why](decision.reason))
         return min(1.0, self.options.survey_interval)
 
     # Following.
@@ -315,7 +321,6 @@ class FailoverService(Service):
             if self._log.once(text, loud=True):
                 self._emit(Refused(at=self._now, reason=text, nodes=(stranger.address,)))
         self._use(master)
-        await self._tune(master)
         if not decision.repairs:
             self._repair_due = None
             return self._until_next_look(survey)
@@ -333,7 +338,9 @@ class FailoverService(Service):
         return max(0.0, self._repair_due - self._now)
 
     def _until_next_look(self, survey: Survey) -> float:
-        in_motion = any(not v.is_master and not v.link_up for v in survey.views.values())
+        in_motion = any(
+            view.loading or not (view.is_master or view.link_up) for view in survey.views.values()
+        )
         interval = self.options.survey_interval
         quiet = (min(1.0, interval) if in_motion else interval) * random.uniform(0.8, 1.2)
         return self._traffic.backoff or quiet
@@ -402,25 +409,6 @@ class FailoverService(Service):
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("a repair failed, will be tried again: {error}", error=str(error))
             return False
-
-    async def _tune(self, master: NodeView) -> None:
-        """Let the replicas hear their master every second: they notice its silence sooner."""
-        control = self._group[master.address].control
-        if self._single or not self.options.tune_nodes or self._tuned == master.run_id:
-            return
-        if control is None:
-            return
-        try:
-            await control.ask("CONFIG", "SET", "repl-ping-replica-period", "1")
-        except LinkLost:
-            return
-        except ResponseError as error:
-            self._log.warn(
-                "repl-ping-replica-period of {node} stays as it is: {error}",
-                node=master.address,
-                error=str(error),
-            )
-        self._tuned = master.run_id
 
     # What the nodes, the queue and the gossip tell.
 

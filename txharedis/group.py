@@ -33,14 +33,14 @@ class Memory:
 class Survey:
     """The views of one moment, what follows from them, and the links to those who gave them.
 
-    `nodes` is the number of configured servers, `epoch` the newest that this client remembers.
+    `nodes` is the number of configured servers, `memory` what this client knew before.
     """
 
     views: Mapping[Address, NodeView]
     decision: Decision
     controls: Mapping[Address, NodeProtocol]
     nodes: int
-    epoch: int
+    memory: Memory
 
 
 class NodeGroup:
@@ -105,6 +105,10 @@ class NodeGroup:
             group=memory.group,
             history=memory.history,
             adopt=frozenset(self._options.adopt),
+            denied={node.address: node.reason for node in nodes if node.lacks_right},
+            commands_denied={
+                node.address: node.commands_denied for node in nodes if node.commands_denied
+            },
             clusters=frozenset(node.address for node in nodes if node.cluster),
         )
         return Survey(
@@ -112,7 +116,7 @@ class NodeGroup:
             decision=decide(views, evidence),
             controls=controls,
             nodes=len(nodes),
-            epoch=memory.epoch,
+            memory=memory,
         )
 
     @property

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.python.failure import Failure
 
-from txharedis.errors import LinkLost, LockLost, ResponseError, StepFailed
+from txharedis.errors import LinkLost, LockLost, StepFailed
 from txharedis.interfaces import Args, Clock
 from txharedis.protocol import NodeProtocol
 from txharedis.topology import META_KEY, Address, NodeView, failover_key, vote_key
@@ -59,35 +59,16 @@ class NodeLock:
         self._control = control
         self._token = token
         self._key = failover_key(view.run_id)
-        self._changed: dict[str, str] = {}  # settings that we changed, and what puts them back
+        # What has to be set, name by name, for our commands to be taken, and what it was before.
+        self._needed: dict[str, tuple[str, str]] = {}
+        if not view.is_master:
+            self._needed["replica-read-only"] = ("no", "yes")
 
     async def acquire(self, epoch: int) -> None:
         """Ask for the lock, and for the vote for `epoch`."""
-        self.refusal, self.highest = "", 0
-        asked: Args = [
-            "EVAL",
-            _ACQUIRE,
-            3,
-            self._key,
-            vote_key(self.view.run_id),
-            META_KEY,
-            self._token,
-            round(self._life * 1000),
-            epoch,
-        ]
-        reply: object
+        self.refusal, self.highest, self.taken_by_other = "", 0, False
         try:
-            if self.view.is_master:
-                reply = (await self._ask(asked))[0]
-            else:
-                # A replica takes no keys unless told to; only within this we let it.
-                self._changed["replica-read-only"] = "yes"
-                writable: Args = ["CONFIG", "SET", "replica-read-only", "no"]
-                reply = (await self._ask(writable, asked))[1]
-                if isinstance(reply, Exception) and "MASTERDOWN" in str(reply):
-                    self._changed["replica-serve-stale-data"] = "no"
-                    stale: Args = ["CONFIG", "SET", "replica-serve-stale-data", "yes"]
-                    reply = (await self._ask(stale, asked))[1]
+            reply = await self._try_to_acquire(epoch)
         except LinkLost as error:
             reply = error
         match reply:
@@ -101,31 +82,55 @@ class NodeLock:
                     self.refusal = f"it has granted epoch {self.highest}"
             case _:
                 self.refusal = str(reply)
-        if not self.held and not self.taken_by_other:
-            self._put_back()
 
-    def _ask(self, *commands: Args) -> Deferred[list[object]]:
-        return self._control.exchange(*commands, timeout=self._patience)
+    async def _try_to_acquire(self, epoch: int) -> object:
+        keys: list[str | int] = [self._key, vote_key(self.view.run_id), META_KEY]
+        args: list[str | int] = [self._token, round(self._life * 1000), epoch]
+        while True:
+            refused, (reply,) = await self._ask(["EVAL", _ACQUIRE, len(keys), *keys, *args])
+            if refused is not None:
+                return refused
+            in_the_way = _setting_in_the_way(reply)
+            if in_the_way is None or in_the_way in self._needed:
+                return reply
+            found, (value,) = await self._ask(["CONFIG", "GET", in_the_way])
+            if not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], bytes)):
+                return found or reply
+            self._needed[in_the_way] = (_SETTINGS[in_the_way], value[1].decode())
+
+    async def _ask(self, *commands: Args) -> tuple[Exception | None, list[object]]:
+        """Run commands with the settings that they need.
+
+        All of it is one write: the server reads it at once, so nobody ever sees the settings
+        changed, even if this process dies right after. Returns the first error in setting them,
+        and the replies to the commands.
+        """
+        before = [_set(name, value) for name, (value, _) in self._needed.items()]
+        after = [_set(name, value) for name, (_, value) in self._needed.items()]
+        replies = await self._control.exchange(*before, *commands, *after, timeout=self._patience)
+        errors = [reply for reply in replies[: len(before)] if isinstance(reply, Exception)]
+        end = len(replies) - len(after)
+        return (errors[0] if errors else None), replies[len(before) : end]
 
     async def fenced(self, *commands: Args) -> None:
         """Run commands on this node in one transaction, if the lock is still ours.
 
-        It ends with `replica-read-only yes` and with what locking changed put back. Raises
-        LockLost when the lock is not ours any more and ResponseError when the server refused: then
-        nothing has changed. Raises StepFailed when a command failed inside EXEC, and LinkLost when
-        there was no answer in time: then it may have happened, or may still.
+        It leaves the node with `replica-read-only yes`. Raises LockLost when the lock is not ours
+        any more and ResponseError when the server refused: then nothing has changed. Raises
+        StepFailed when a command failed inside EXEC, and LinkLost when there was no answer in time:
+        then it may have happened, or may still.
         """
-        _, holder = await self._ask(["WATCH", self._key], ["GET", self._key])
+        _, (_, holder) = await self._ask(["WATCH", self._key], ["GET", self._key])
         if holder != self._token.encode():
             await self._ask(["UNWATCH"])
             raise LockLost(f"the lock on {self.view.address} is not ours any more")
-        settings = _settings({**self._changed, "replica-read-only": "yes"})
-        *queued, outcome = await self._ask(["MULTI"], *commands, *settings, ["EXEC"])
+        read_only = _set("replica-read-only", "yes")
+        refused, (*queued, outcome) = await self._ask(["MULTI"], *commands, read_only, ["EXEC"])
         if outcome is None:
             raise LockLost(f"the lock on {self.view.address} was lost during the transaction")
         if isinstance(outcome, Exception):
-            raise next((reply for reply in queued if isinstance(reply, Exception)), outcome)
-        self._changed = {}
+            errors = [reply for reply in (refused, *queued) if isinstance(reply, Exception)]
+            raise errors[0] if errors else outcome
         for reply in outcome if isinstance(outcome, list) else ():
             if isinstance(reply, Exception):
                 raise StepFailed(str(reply)) from reply
@@ -136,31 +141,29 @@ class NodeLock:
         self.held = False
 
     async def release(self) -> None:
-        """Give the lock back if it is still ours, and put the settings back. Never fails."""
-        if not self.held:
-            return
-        try:
-            if self._changed:
-                await self.finish()
-            else:
+        """Give the lock back if it is still ours. Never fails: it expires by itself."""
+        if self.held:
+            self.held = False
+            with suppress(LinkLost):
                 await self._ask(["EVAL", _RELEASE, 1, self._key, self._token])
-        except (LockLost, LinkLost, ResponseError):
-            pass  # it expires by itself, and the next survey of anyone repairs the settings
-        self.held = False
-
-    def _put_back(self) -> None:
-        """Undo what asking for the lock changed; a node that is silent may do it later."""
-        changed, self._changed = self._changed, {}
-        if changed:
-            self._ask(*_settings(changed)).addErrback(_lost)
 
 
-def _lost(failure: Failure) -> None:
-    failure.trap(LinkLost)
+# Settings that can keep a node from taking a lock, and the value with which they do not.
+_SETTINGS = {"replica-serve-stale-data": "yes", "min-replicas-to-write": "0"}
 
 
-def _settings(values: dict[str, str]) -> list[Args]:
-    return [["CONFIG", "SET", name, value] for name, value in values.items()]
+def _setting_in_the_way(reply: object) -> str | None:
+    """The setting because of which a node refused to run our script, None when it is none."""
+    if isinstance(reply, Exception):
+        if "MASTERDOWN" in str(reply):
+            return "replica-serve-stale-data"
+        if "NOREPLICAS" in str(reply):
+            return "min-replicas-to-write"
+    return None
+
+
+def _set(name: str, value: str) -> Args:
+    return ["CONFIG", "SET", name, value]
 
 
 class QuorumLock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from txharedis.factory import NodeFactory
 from txharedis.interfaces import Reactor, Timer, Waiter
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
+from txharedis.replies import missing_right
 from txharedis.topology import (
     GOSSIP_CHANNEL,
     META_KEY,
@@ -115,7 +117,8 @@ class Node:
         self._options = options
         self._observer = observer
         self._ready_at = 0.0
-        self._heard = reactor.seconds()
+        self._heard = -math.inf
+        self._silent_since = reactor.seconds()  # at the latest: we began to listen, or slept
         self._ping_out = False
         self._watch: Timer | None = None
         self._control_factory = self._factory(self._build_control, self._control_gone)
@@ -125,6 +128,8 @@ class Node:
         self.control: NodeProtocol | None = None
         self._command: NodeProtocol | None = None
         self._command_run_id = ""
+        self.commands_denied = ""  # what it said when it last denied the command link
+        self._peer_host = address.host
         self._in_cluster = False
         self._was_denied = False  # by the control link that is there now
 
@@ -134,6 +139,7 @@ class Node:
         return f"<Node {self.address} {role} {self.status.value}{reason}>"
 
     def start(self) -> None:
+        self._silent_since = self._reactor.seconds()
         self._control_factory.dial()
         self._command_factory.dial()
         self._schedule_watch(self._options.heartbeat)
@@ -162,15 +168,18 @@ class Node:
 
     @property
     def peer_host(self) -> str:
-        """The IP address that the control link leads to; the configured host without a link."""
-        if self.control is None:
-            return self.address.host
-        return str(getattr(self.control.transport.getPeer(), "host", self.address.host))
+        """The IP address that the newest control link led to; the configured host before that."""
+        return self._peer_host
 
     @property
     def cluster(self) -> bool:
         """Whether it denies us for being in cluster mode, which has no database for our keys."""
         return self.status is Status.DENIED and self._in_cluster
+
+    @property
+    def lacks_right(self) -> bool:
+        """Whether it denies us for want of credentials, a right or a database."""
+        return self.status is Status.DENIED and missing_right(self.reason)
 
     def redial_now(self) -> None:
         """Do not wait out the delays: there is news that the node may be back."""
@@ -200,6 +209,7 @@ class Node:
     def _command_ready(self, link: NodeProtocol, replies: list[object]) -> None:
         self._command_factory.link_ready()
         self._command = link
+        self.commands_denied = ""
         self._command_run_id = _identity(replies).run_id
         self._observer.commands_ready(self)
 
@@ -216,6 +226,8 @@ class Node:
             self._command_factory.redial_now()
 
     def _command_denied(self, error: Exception, replies: list[object]) -> None:
+        if missing_right(str(error)):
+            self.commands_denied = str(error)
         self._observer.commands_denied(self, error)
 
     # The control link and the status.
@@ -254,6 +266,7 @@ class Node:
     def _control_ready(self, link: NodeProtocol, replies: list[object]) -> None:
         self._control_factory.link_ready()
         self.control = link
+        self._peer_host = str(getattr(link.transport.getPeer(), "host", self.address.host))
         self.identity = _identity(replies)
         self._ready_at = self._reactor.seconds()
         self._ping_out = False
@@ -298,15 +311,15 @@ class Node:
 
     def _schedule_watch(self, delay: float) -> None:
         self._due = self._reactor.seconds() + delay
-        self._watch = self._reactor.callLater(delay, self._look)
+        self._watch = self._reactor.callLater(delay, self._beat)
 
-    def _look(self) -> None:
+    def _beat(self) -> None:
         """Send the next PING, or find that the node has been silent for too long."""
         now = self._reactor.seconds()
         options = self._options
         if now - self._due > options.heartbeat:
             # It was this process that slept. What the node has sent meanwhile is unread as yet.
-            self._heard = now
+            self._silent_since = now
         silent = self._silence()
         if silent >= options.down_after:
             if self.status in (Status.UP, Status.DROPPED, Status.DIALLING):
@@ -321,7 +334,7 @@ class Node:
         self._schedule_watch(min(beat, max(left, 0.001)) if left > 0 else beat)
 
     def _silence(self) -> float:
-        return self._reactor.seconds() - self.last_heard
+        return self._reactor.seconds() - max(self.last_heard, self._silent_since)
 
     def _drop_links(self) -> None:
         for factory in (self._control_factory, self._command_factory):

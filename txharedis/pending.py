@@ -172,7 +172,8 @@ class PendingCommands:
         if self._count >= self._max_pending or self._bytes + size > self._max_bytes:
             return fail(
                 QueueFull(
-                    f"{self._count} commands ({self._bytes} bytes) already wait "
+                    f"{self._count} commands ({self._bytes} bytes) already wait, this one has "
+                    f"{size} bytes "
                     f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
                 )
             )
@@ -243,6 +244,9 @@ class PendingCommands:
                     self._turned_away(reply)
             else:
                 self._finish(command, reply)
+        elif self._returned and command.read and command.deferred is not None:
+            # Something before it was turned away, and it would have read what that wrote.
+            self._return(command)
         else:
             self._count -= 1
             self._bytes -= len(command.packed)
@@ -301,12 +305,12 @@ class PendingCommands:
 
     def _drained(self) -> None:
         """Nothing is in flight."""
-        if self._link is not None and (self._returned or (self._queued and not self._flush_call)):
-            self._flush()
-        elif not self._count and self._idle:
+        if not self._count and self._idle:
             idle, self._idle = self._idle, []
             for deferred in idle:
                 deferred.callback(None)
+        if self._link is not None and (self._returned or (self._queued and not self._flush_call)):
+            self._flush()
 
     # How they go out.
 

@@ -112,10 +112,6 @@ class NodeProtocol(HiredisProtocol):
             waiter.lost()
         return waiter.deferred
 
-    def ask(self, *args: bytes | str | int | float) -> Deferred[object]:
-        """Write one command; an error reply or a lost link fails the Deferred."""
-        return self.exchange(args).addCallback(_only_reply)
-
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
         """Write encoded commands in one piece; each waiter gets one reply, in order.
 
@@ -212,9 +208,3 @@ def _cancel(result: Result, call: Timer) -> Result:
     if call.active():
         call.cancel()
     return result
-
-
-def _only_reply(replies: list[object]) -> object:
-    if isinstance(replies[0], Exception):
-        raise replies[0]
-    return replies[0]

@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Callable
 
-__all__ = ["converter", "not_executed"]
+__all__ = ["converter", "missing_right", "not_executed"]
 
 # Errors with which a server refuses a command for its own sake: it was not executed, and it can be
 # sent again, to this node later or to another master. The code may stand inside a script's error
@@ -26,6 +26,17 @@ def not_executed(error: Exception) -> bool:
     the caller's to know of: the node is alive and a failover would change nothing.
     """
     return _AGAIN.match(str(error)) is not None
+
+
+_RIGHTS = re.compile(
+    r"(?:NOAUTH|WRONGPASS|NOPERM)\b"
+    r"|ERR (?:invalid password|Client sent AUTH|AUTH <password> called without|.*DB index)"
+)
+
+
+def missing_right(text: str) -> bool:
+    """Whether a handshake failed for want of a right or a database: waiting will not help."""
+    return _RIGHTS.match(text) is not None
 
 
 _NUMBER_STARTS = frozenset((string.digits + "+-.").encode())

@@ -1,6 +1,6 @@
 """What is known of the servers: addresses, roles, one node's view of itself, the whole picture.
 
-All of it frozen values. `NodeView.parse` reads the replies of one survey.
+All of it frozen values. `parse_view` reads the replies of one survey.
 """
 
 from __future__ import annotations
@@ -82,6 +82,9 @@ class Address:
             return cls(_host(value[0].strip("[]") or "127.0.0.1", value), _port(value[1], value))
         if not isinstance(value, str):
             raise InvalidOption(f"not a node: {value!r} (use 'host:port', a port or (host, port))")
+        if "://" in value:
+            shown = re.sub("(?<=://).*@", "***@", value, flags=re.DOTALL)
+            raise InvalidOption(f"{shown!r} is a URL: it stands for all the nodes, not for one")
         text = value.strip()
         if not text:
             raise InvalidOption(f"not a node: {value!r} is empty")
@@ -157,8 +160,8 @@ class NodeView:
     `follows` is the configured node that a replica follows, None when it follows a server that is
     not configured (then `follows_text` says which). `offset` counts bytes of the replication
     stream. `last_io` is the number of whole seconds since the replica heard its master, -1 when
-    not connected. `linked_before` tells whether the link to its master was up at any time since
-    the server started. `keys` counts keys outside the database of our own keys. `vote` is the
+    not connected. `link_down_for` is the number of whole seconds since its link went down, -1 when
+    it is up or never was. `keys` counts keys outside the database of our own keys. `vote` is the
     highest epoch this node granted, `listeners` the number of clients that hear gossip there.
     """
 
@@ -170,7 +173,7 @@ class NodeView:
     link_up: bool = False
     last_io: int = -1
     syncing: bool = False
-    linked_before: bool = False
+    link_down_for: int = -1
     offset: int = 0
     replid: str = ""
     replid2: str = ""
@@ -179,6 +182,7 @@ class NodeView:
     group: str = ""
     meta_master: str = ""
     meta_run_id: str = ""
+    ping_period: int = 0
     opcounter: int = 0
     vote: int = 0
     locked: bool = False
@@ -193,6 +197,11 @@ class NodeView:
     @property
     def is_master(self) -> bool:
         return self.role is Role.MASTER
+
+    @property
+    def linked_before(self) -> bool:
+        """Whether the link to its master was up at any time since the server started."""
+        return self.link_up or self.link_down_for >= 0
 
     @property
     def claims(self) -> bool:
@@ -291,10 +300,7 @@ def parse_view(
         link_up=info.get("master_link_status") == "up",
         last_io=_number(info.get("master_last_io_seconds_ago"), -1),
         syncing=info.get("master_sync_in_progress") == "1",
-        linked_before=(
-            info.get("master_link_status") == "up"
-            or _number(info.get("master_link_down_since_seconds"), -1) >= 0
-        ),
+        link_down_for=_number(info.get("master_link_down_since_seconds"), -1),
         offset=max(0, _number(offset or info.get("master_repl_offset"))),
         replid=info.get("master_replid", ""),
         replid2=info.get("master_replid2", ""),
@@ -306,6 +312,7 @@ def parse_view(
         group=meta.get("group", ""),
         meta_master=meta.get("master", ""),
         meta_run_id=meta.get("run_id", ""),
+        ping_period=_number(meta.get("ping_period")),
         opcounter=_number(opcounter),
         vote=_number(vote),
         locked=lock is not None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from twisted.internet.defer import Deferred
 
 from txharedis.errors import HARedisError, ServiceStopped
 from txharedis.group import Memory, NodeGroup
-from txharedis.interfaces import Args, Clock, Timer
+from txharedis.interfaces import Clock, Timer
 from txharedis.options import Options
 from txharedis.pending import PendingCommands, PlainDelivery
 from txharedis.replies import converter, not_executed
@@ -66,9 +67,6 @@ class Traffic:
         """Seconds for which a master that turned commands away is to be left alone."""
         return max(0.0, self._held_until - self._clock.seconds())
 
-    def submit(self, args: Args, packed: bytes, read: bool) -> Deferred[object]:
-        return self.pending.add(args, packed, read)
-
     def use(self, master: NodeView) -> bool:
         """Send the traffic to this master from here on; returns whether it is another one."""
         other = self.master is None or not _same(self.master, master)
@@ -77,7 +75,10 @@ class Traffic:
                 self.lose()
             self._held_until = 0.0
         self.master = self._group[master.address].view = master
-        self.memory = Memory(master.epoch, master.group, master.replid)
+        if master.group or not self.memory.group:
+            self.memory = Memory(master.epoch, master.group, master.replid)
+        else:  # its keys were flushed, ours with them: it is the same group all the same
+            self.memory = replace(self.memory, history=master.replid)
         self.open()
         return other
 
@@ -125,7 +126,8 @@ class Traffic:
         if self._group.lease_left() > 0:
             self._watch_lease()
         else:
-            self.pause()
+            # Who knows who is master by now: only a survey can tell, not the next sign of life.
+            self.lose()
             self._news()
 
     # What the servers turn away.
