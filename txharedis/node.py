@@ -295,6 +295,8 @@ class Node:
         self._heard = self._reactor.seconds()
         self._in_cluster = _identity(replies).cluster
         self._sign(_Sign.DENIED, str(error))
+        if self.status is Status.DENIED:
+            self.reason = str(error)  # it may deny us for another reason than before
 
     def _sign(self, sign: _Sign, reason: str) -> None:
         status = _NEXT.get((self.status, sign))

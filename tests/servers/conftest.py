@@ -146,7 +146,7 @@ async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watc
     """`watch(nodes, **options)`: a client, its events recorded, disconnected after the test.
 
     `nodes` are servers, or addresses as create_client takes them; `source` is the address from
-    which it dials. No failure may be logged.
+    which it dials, or `dialler` the reactor that dials for it. No failure may be logged.
     """
     from tests.groups import WatchedClient
     from txharedis import create_client
@@ -160,11 +160,16 @@ async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watc
             failures.append(f"{formatEvent(event)}\n{event['log_failure'].getTraceback()}")
 
     def make(
-        nodes: Sequence[LocalServer | str], *, source: str | None = None, **options: Any
+        nodes: Sequence[LocalServer | str],
+        *,
+        source: str | None = None,
+        dialler: Any = reactor,
+        **options: Any,
     ) -> WatchedClient:
         watched = WatchedClient()
         places = [getattr(node, "address", node) for node in nodes]
-        dialler = FromAddress(reactor, source) if source else reactor
+        if source:
+            dialler = FromAddress(reactor, source)
         watched.client = create_client(places, reactor=dialler, on_event=watched.tell, **options)
         made.append(watched)
         return watched

@@ -144,7 +144,9 @@ class ScriptedNode:
     """A server with the few commands that a failover uses.
 
     `log` holds the commands in their order. `before[name]` is called before a command of that name
-    runs; `errors[name]` is its reply instead. A `silent` node takes commands and does nothing.
+    runs; `errors[name]` is its reply instead. `writes` holds, for each piece written to it, the
+    names of its commands and the settings that it left. A `silent` node takes commands and does
+    nothing.
     """
 
     def __init__(self, clock: Clock, address: Address, **view: Any) -> None:
@@ -155,7 +157,13 @@ class ScriptedNode:
         self.log: list[list[bytes]] = []
         self.errors: dict[str, Exception] = {}
         self.before: dict[str, Callable[[], object]] = {}
-        self.settings = {b"replica-read-only": b"yes", b"replica-serve-stale-data": b"yes"}
+        self.writes: list[tuple[list[str], dict[bytes, bytes]]] = []
+        self.settings = {
+            b"replica-read-only": b"yes",
+            b"replica-serve-stale-data": b"yes",
+            b"min-replicas-to-write": b"0",
+            b"repl-ping-replica-period": b"10",
+        }
         self.keys: dict[bytes, Any] = {}
         self.expiry: dict[bytes, float] = {}
         self.follows: Address | None = None
@@ -186,10 +194,22 @@ class ScriptedNode:
 
     def names(self) -> list[str]:
         """The names of the commands that came, with the subcommand or setting of some."""
+        return [_name(args) for args in self.log]
+
+    def steps(self) -> list[str]:
+        """Those names without the settings around each write."""
         return [
-            b" ".join(args[: 3 if args[0] in (b"CONFIG", b"SLAVEOF") else 1]).decode()
-            for args in self.log
+            name
+            for names, _ in self.writes
+            for place, name in enumerate(names)
+            if not (name.startswith("CONFIG SET") and self._is_around(names, place))
         ]
+
+    @staticmethod
+    def _is_around(names: list[str], place: int) -> bool:
+        return all(name.startswith("CONFIG SET") for name in names[:place]) or all(
+            name.startswith("CONFIG SET") for name in names[place:]
+        )
 
     def count(self, name: str) -> int:
         return sum(args[0] == name.encode() for args in self.log)
@@ -204,6 +224,7 @@ class ScriptedNode:
             "group": meta.get(b"group", b"").decode(),
             "meta_master": meta.get(b"master", b"").decode(),
             "meta_run_id": meta.get(b"run_id", b"").decode(),
+            "ping_period": int(meta.get(b"ping_period", 0)),
             "vote": int(self.get(self.vote_key) or 0),
             "locked": self.locked,
             "replid": "a" * 40,
@@ -216,11 +237,14 @@ class ScriptedNode:
 
     def write(self, data: bytes) -> None:
         self._reader.feed(data)
+        names = []
         while (args := self._reader.gets()) is not False:
             if self.silent:
                 continue
+            names.append(_name(args))
             reply = encode(self.run(args))
             self.clock.callLater(0, self._reply, reply)
+        self.writes.append((names, dict(self.settings)))
 
     def _reply(self, data: bytes) -> None:
         if not self.silent:
@@ -302,6 +326,10 @@ class ScriptedNode:
         values.update(zip(items[::2], items[1::2], strict=True))
         return len(items) // 2
 
+    def run_hdel(self, key: bytes, *fields: bytes) -> object:
+        values = self.keys.get(key, {})
+        return sum(values.pop(field, None) is not None for field in fields)
+
     def run_del(self, key: bytes) -> object:
         return int(self.keys.pop(key, None) is not None)
 
@@ -313,12 +341,17 @@ class ScriptedNode:
         return 0
 
     def run_eval(self, script: bytes, _: bytes, *args: bytes) -> object:
+        stale = self.settings[b"replica-serve-stale-data"] == b"no"
+        if self.follows is not None and stale and not self._view.get("link_up"):
+            return ResponseError("MASTERDOWN Link with MASTER is down")
+        if self.follows is None and self.settings[b"min-replicas-to-write"] != b"0":
+            return ResponseError("NOREPLICAS Not enough good replicas to write.")
+        if self.follows is not None and self.settings[b"replica-read-only"] == b"yes":
+            return ResponseError("READONLY You can't write against a read only replica.")
         if script == lock_module._RELEASE:
             key, token = args
             return self.run_del(key) if self.get(key) == token else None
         assert script == lock_module._ACQUIRE
-        if self.follows is not None and self.settings[b"replica-read-only"] == b"yes":
-            return ResponseError("READONLY You can't write against a read only replica.")
         lock, vote, meta, token, life, epoch = args
         voted = int(self.get(vote) or 0)
         seen = int(self.keys.get(meta, {}).get(b"epoch", 0))
@@ -328,6 +361,10 @@ class ScriptedNode:
         self.set(vote, epoch)
         self.set(lock, token, int(life) / 1000)
         return [1, int(epoch), seen, 0]
+
+
+def _name(args: list[bytes]) -> str:
+    return b" ".join(args[: 3 if args[0] in (b"CONFIG", b"SLAVEOF") else 1]).decode()
 
 
 def settle(clock: Clock) -> None:

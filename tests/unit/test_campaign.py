@@ -18,20 +18,21 @@ from txharedis.campaign import Campaign
 from txharedis.election import Evidence, Follow, Repair, decide
 from txharedis.errors import LinkLost, LockLost, ResponseError
 from txharedis.events import Event, FailoverStep
-from txharedis.group import Survey
+from txharedis.group import Memory, Survey
 from txharedis.log import ClientLog
 from txharedis.options import Options
 from txharedis.topology import META_KEY, Address, NodeView, Status
 
 LOCK_TIME = 1.0
 READ_ONLY = b"replica-read-only"
+PING_PERIOD = b"repl-ping-replica-period"
 META: list[bytes | str] = ["epoch", "5", "group", "g", "master", "n:1", "run_id", "run1"]
 
 
 class Scene:
     """Some nodes, and a campaign of one client."""
 
-    def __init__(self, replicas: int = 2, *, master: bool = False) -> None:
+    def __init__(self, replicas: int = 2, *, master: bool = False, **options: Any) -> None:
         self.clock = Clock()
         self.nodes: dict[int, ScriptedNode] = {}
         for number in range(1 if master else 2, replicas + 2):
@@ -41,8 +42,8 @@ class Scene:
                 offset=100 - number,
                 keys=10,
                 opcounter=50,
-                linked_before=True,
                 link_up=master,
+                link_down_for=-1 if master else 0,
             )
             node.follows = Address("n", 1) if number > 1 else None
             encoded = [item.encode() if isinstance(item, str) else item for item in META]
@@ -55,7 +56,7 @@ class Scene:
         self.before_look: Callable[[], object] = lambda: None
         self.campaign = Campaign(
             self.clock,
-            Options(lock_time=LOCK_TIME),
+            Options(lock_time=LOCK_TIME, **options),
             ClientLog(),
             self.events.append,
             self._look,
@@ -78,7 +79,7 @@ class Scene:
             decision=decide(views, evidence),
             controls={node.address: node.protocol for node in answering},
             nodes=self.count,
-            epoch=5,
+            memory=Memory(5, "g"),
         )
 
     async def _look(self) -> Survey:
@@ -155,7 +156,8 @@ def test_the_promotion_is_one_transaction() -> None:
     names = scene[2].names()
     step = names[names.index("MULTI") : names.index("EXEC") + 1]
     assert step == [
-        *("MULTI", "SLAVEOF NO ONE", "HSET", "PUBLISH", f"CONFIG SET {READ_ONLY.decode()}", "EXEC")
+        *("MULTI", "SLAVEOF NO ONE", "CONFIG SET repl-ping-replica-period", "HSET", "PUBLISH"),
+        *(f"CONFIG SET {READ_ONLY.decode()}", "EXEC"),
     ]
     meta = scene[2].meta
     assert meta[b"epoch"] == b"6"
@@ -171,6 +173,27 @@ def test_what_is_served_is_what_the_next_survey_will_find() -> None:
     assert master.claims
     assert (master.role, master.epoch, master.group) == (found.role, found.epoch, found.group)
     assert (master.meta_run_id, master.meta_master) == (found.meta_run_id, found.meta_master)
+
+
+def test_the_new_master_speaks_each_second_and_its_meta_says_so() -> None:
+    scene = Scene()
+    scene.fail_over()
+    assert scene[2].settings[PING_PERIOD] == b"1"
+    assert scene[2].meta[b"ping_period"] == b"1"
+    assert scene[3].settings[PING_PERIOD] == b"10"
+
+
+def test_servers_that_are_not_to_be_tuned_are_not_and_the_meta_says_so() -> None:
+    scene = Scene(tune_nodes=False)
+    for node in scene.nodes.values():
+        node.run_hset(META_KEY.encode(), b"ping_period", b"1")  # of the master before
+    scene.fail_over()
+    names = scene[2].names()
+    step = names[names.index("MULTI") : names.index("EXEC") + 1]
+    assert step[1:4] == ["SLAVEOF NO ONE", "HDEL", "HSET"]
+    assert scene[2].settings[PING_PERIOD] == b"10"
+    assert b"ping_period" not in scene[2].meta
+    assert scene[2].meta[b"epoch"] == b"6"
 
 
 def test_everybody_is_told() -> None:
@@ -192,7 +215,7 @@ def test_a_group_is_named_at_its_first_election() -> None:
     scene = Scene()
     for node in scene.nodes.values():
         node.keys.clear()
-    survey = replace(scene.survey(), epoch=0)
+    survey = replace(scene.survey(), memory=Memory())
     evidence = Evidence(
         tuple(Address("n", n) for n in (1, 2, 3)), {Address("n", 1): Status.REFUSED}, 3.0
     )
@@ -206,6 +229,31 @@ def test_a_group_is_named_at_its_first_election() -> None:
     assert len(master.group) >= 16
     assert scene[2].meta[b"group"] == master.group.encode()
     assert scene[2].meta[b"epoch"] == b"1"
+
+
+def test_a_group_whose_keys_were_flushed_keeps_its_name() -> None:
+    scene = Scene()
+    for node in scene.nodes.values():
+        node.keys.clear()
+    survey = scene.survey()
+    evidence = Evidence(
+        tuple(Address("n", n) for n in (1, 2, 3)), {Address("n", 1): Status.REFUSED}, 3.0
+    )
+    survey = replace(survey, decision=decide(survey.views, evidence), memory=Memory(5, "before"))
+
+    async def look() -> Survey:
+        return survey
+
+    scene.campaign._look = look
+    master = scene.fail_over(survey)
+    assert (master.group, master.epoch) == ("before", 6)
+    assert scene[2].meta[b"group"] == b"before"
+
+
+def test_the_epoch_is_above_the_one_we_remember() -> None:
+    scene = Scene()
+    survey = replace(scene.survey(), memory=Memory(20, "g"))
+    assert scene.fail_over(survey).epoch == 21
 
 
 def test_the_epoch_is_above_all_epochs_and_votes_seen() -> None:
@@ -251,7 +299,7 @@ def test_without_a_quorum_of_locks_nothing_happens() -> None:
     assert scene.fail_over() is None
     assert scene.masters == []
     assert scene.locked == scene.writable == []
-    assert scene[2].count("EVAL") == 1  # it is no use to ask again
+    assert scene[2].count("EVAL") == 2  # taken and given back: it is no use to ask again
 
 
 def test_it_looks_again_under_the_lock() -> None:
@@ -298,7 +346,7 @@ def test_nothing_is_done_after_the_locks_life_by_our_own_clock() -> None:
     scene.before_look = sleep
     assert isinstance(scene.fail_over(), LockLost)
     assert "SLAVEOF NO ONE" not in scene[2].names()
-    assert scene[2].count("WATCH") == 1  # only to put the settings back
+    assert scene[2].count("WATCH") == 0
 
 
 def test_a_winner_that_died_is_an_error() -> None:
@@ -392,13 +440,25 @@ def test_a_repair_promotes_nobody() -> None:
     assert scene.locked == scene.writable == []
 
 
-def test_a_repair_touches_only_what_deviated_before_locking() -> None:
+def test_a_repair_touches_only_what_deviates() -> None:
     scene = Scene(3, master=True)
     scene[3].follows = Address("n", 2)
     assert scene.repair() is True
     slaveofs = [scene[number].count("SLAVEOF") for number in (1, 2, 3, 4)]
     assert slaveofs == [0, 0, 1, 0]
     assert scene.writable == []
+
+
+def test_a_repair_puts_right_what_the_second_look_finds() -> None:
+    scene = Scene(3, master=True)
+    scene[3].follows = Address("n", 2)
+
+    def somebody_else_was_moved() -> None:
+        scene[4].follows = Address("n", 2)
+
+    scene.before_look = somebody_else_was_moved
+    assert scene.repair() is True
+    assert [scene[number].follows for number in (2, 3, 4)] == [Address("n", 1)] * 3
 
 
 def test_a_repair_is_off_when_the_master_has_gone_meanwhile() -> None:
@@ -422,8 +482,9 @@ def test_a_repair_that_is_done_already_does_no_harm() -> None:
 def test_a_writable_replica_is_made_read_only() -> None:
     scene = Scene(master=True)
     scene[3].settings[READ_ONLY] = b"no"
-    assert scene.repair() is True
+    scene.repair()  # to lock it was enough
     assert scene.writable == []
+    assert scene.locked == []
 
 
 def test_the_meta_of_a_ready_made_group_is_written() -> None:
@@ -436,7 +497,7 @@ def test_the_meta_of_a_ready_made_group_is_written() -> None:
         addresses = tuple(views)
         evidence = Evidence(addresses, dict.fromkeys(addresses, Status.UP), 3.0)
         controls = {node.address: node.protocol for node in scene.nodes.values()}
-        return Survey(views, decide(views, evidence), controls, 3, 0)
+        return Survey(views, decide(views, evidence), controls, 3, Memory())
 
     async def look() -> Survey:
         return survey()
@@ -445,6 +506,8 @@ def test_the_meta_of_a_ready_made_group_is_written() -> None:
     assert scene.repair(survey()) is True
     assert scene[1].meta[b"epoch"] == b"1"
     assert scene[1].meta[b"run_id"] == b"run1"
+    assert scene[1].meta[b"ping_period"] == b"1"
+    assert scene[1].settings[PING_PERIOD] == b"1"
     assert scene[1].told == [b"n:1"]
     assert [scene[number].count("SLAVEOF") for number in (1, 2, 3)] == [0, 0, 0]
     assert scene.locked == scene.writable == []

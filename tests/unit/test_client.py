@@ -347,3 +347,12 @@ def test_the_service_behind_is_not_started_by_making_it() -> None:
     client = service_client()
     assert client.master is None
     assert "not started" in repr(client)
+
+
+def test_nothing_is_drained_before_the_start() -> None:
+    service = FailoverService(["n:1", "n:2", "n:3"], FakeReactor())
+    waiting = service.client.set("a", "b")
+    drained = Deferred.fromCoroutine(service.drain())
+    assert drained.called
+    assert drained.result is None
+    assert not waiting.called

@@ -52,7 +52,7 @@ def master(number: int, **fields: Any) -> NodeView:
 
 def replica(number: int, of: int | None = 1, **fields: Any) -> NodeView:
     """A replica that hears its master; `of` None is a server that is not configured."""
-    values = {"link_up": True, "last_io": 0, "linked_before": True, **fields}
+    values = {"link_up": True, "last_io": 0, **fields}
     follows = node(of) if of is not None else None
     text = str(follows) if follows is not None else "foreign:6379"
     return view(number, Role.REPLICA, follows=follows, follows_text=text, **values)
@@ -60,7 +60,7 @@ def replica(number: int, of: int | None = 1, **fields: Any) -> NodeView:
 
 def orphan(number: int, of: int | None = 1, **fields: Any) -> NodeView:
     """A replica whose link to its master is down."""
-    return replica(number, of, **{"link_up": False, "last_io": -1, **fields})
+    return replica(number, of, **{"link_up": False, "last_io": -1, "link_down_for": 0, **fields})
 
 
 #: What a node without any group carries.
@@ -176,16 +176,56 @@ ROWS = [
     ),
     Row(
         "silent, and the replicas have heard nothing for down_after",
-        [replica(2, last_io=3), replica(3, last_io=4)],
+        [replica(2, last_io=3, ping_period=1), replica(3, last_io=4, ping_period=1)],
         "elect 2 3",
         "MASTER n:1 is down",
         evidence(status={1: Status.SILENT}),
     ),
     Row(
         "silent, one replica's link is down, the other has heard nothing",
-        [orphan(2), replica(3, last_io=3)],
+        [orphan(2, ping_period=1), replica(3, last_io=3)],
         "elect 2 3",
         given=evidence(status={1: Status.SILENT}),
+    ),
+    Row(
+        "a silence of down_after proves nothing if the master was not told to speak",
+        [replica(2, last_io=12), replica(3, last_io=12)],
+        "wait",
+        "2 of 2 of its replicas hear it",
+        evidence(status={1: Status.SILENT}),
+    ),
+    Row(
+        "but one of ten seconds more does",
+        [replica(2, last_io=13), replica(3, last_io=14)],
+        "elect 2 3",
+        "MASTER n:1 is down",
+        evidence(status={1: Status.SILENT}),
+    ),
+    Row(
+        "that an older master was told to speak says nothing of this one",
+        [replica(2, last_io=4), replica(3, last_io=4, epoch=4, ping_period=1)],
+        "wait",
+        "hear it",
+        evidence(status={1: Status.SILENT}),
+    ),
+    Row(
+        "only a period of one second is that of one who was told",
+        [replica(2, last_io=4, ping_period=10), replica(3, last_io=4, ping_period=10)],
+        "wait",
+        "hear it",
+        evidence(status={1: Status.SILENT}),
+    ),
+    Row(
+        "a replica that calls its master by a name unknown to us may hear this one",
+        [orphan(2), replica(3, None)],
+        "wait",
+        "1 of 2 of its replicas hear it",
+    ),
+    Row(
+        "unless it hears nothing",
+        [orphan(2), orphan(3, None)],
+        "elect 2 3",
+        "MASTER n:1 is down",
     ),
     Row(
         "refused, and nobody follows it: nobody can contradict",
@@ -298,8 +338,8 @@ ROWS = [
         "all restarted with their files: the freshest first",
         [
             master(1, run_id="again", offset=60),
-            orphan(2, run_id="x", linked_before=False),
-            orphan(3, run_id="y", offset=70, linked_before=False),
+            orphan(2, run_id="x", link_down_for=-1),
+            orphan(3, run_id="y", offset=70, link_down_for=-1),
         ],
         "elect 2 3 1",
         "has restarted",
@@ -369,6 +409,23 @@ ROWS = [
         [replica(1, None, **FRESH), replica(2, None, **FRESH)],
         "refuse 1 2",
         "foreign:6379",
+    ),
+    Row(
+        "the master is called by a name unknown to us: its replicas share its history",
+        [master(1, **NO_META), replica(2, None, **NO_META), replica(3, None, **NO_META)],
+        "follow 1, meta 1, redirect 2, redirect 3",
+    ),
+    Row(
+        "a foreign master with data, and a fresh one",
+        [replica(1, None, **NO_META), fresh(2), fresh(3)],
+        "refuse 1",
+        "n:1 follows foreign:6379",
+    ),
+    Row(
+        "an empty foreign master, and two fresh ones",
+        [replica(1, None, **FRESH), fresh(2), fresh(3)],
+        "elect 1 2 3",
+        "invalid master count: 2",
     ),
     Row(
         "a dead foreign master",
@@ -492,14 +549,14 @@ ROWS = [
     ),
     Row(
         "one that was never synced is not elected",
-        [orphan(2), orphan(3, **FRESH, linked_before=False, replid=OTHER)],
+        [orphan(2), orphan(3, **FRESH, link_down_for=-1, replid=OTHER)],
         "elect 2",
     ),
     Row(
         "never synced, all empty, and the master is away",
         [
-            orphan(2, **FRESH, linked_before=False),
-            orphan(3, **FRESH, linked_before=False),
+            orphan(2, **FRESH, link_down_for=-1),
+            orphan(3, **FRESH, link_down_for=-1),
         ],
         "wait",
         "n:2 has never been synced with n:1",
@@ -511,16 +568,98 @@ ROWS = [
     ),
     Row(
         "one that is loading may be the freshest",
-        [orphan(n, linked_before=False) for n in (2, 3, 4)] + [orphan(5, loading=True, **FRESH)],
+        [orphan(n, link_down_for=-1) for n in (2, 3, 4)] + [orphan(5, loading=True, **FRESH)],
         "wait",
         "may be the freshest is not ready: n:5 is loading",
         evidence(5),
     ),
     Row(
         "but not fresher than one that has lived through it all",
-        [orphan(2), *(orphan(n, linked_before=False) for n in (3, 4)), fresh(5, loading=True)],
+        [orphan(2), *(orphan(n, link_down_for=-1) for n in (3, 4)), fresh(5, loading=True)],
         "elect 2 3 4",
         given=evidence(5),
+    ),
+    Row(
+        "who was linked until the one that is loading died has lived through it all",
+        [
+            *(orphan(n, link_down_for=-1) for n in (2, 3)),
+            orphan(4, link_down_for=5),
+            fresh(5, loading=True, uptime=4),
+        ],
+        "elect 2 3 4",
+        given=evidence(5),
+    ),
+    Row(
+        "who lost its link before that has not",
+        [
+            *(orphan(n, link_down_for=-1) for n in (2, 3)),
+            orphan(4, link_down_for=6),
+            fresh(5, loading=True, uptime=4),
+        ],
+        "wait",
+        "may be the freshest is not ready: n:5 is loading",
+        evidence(5),
+    ),
+    Row(
+        "each one that is loading has to be outlived",
+        [
+            *(orphan(n, link_down_for=9) for n in (2, 3, 6, 7)),
+            fresh(4, loading=True, uptime=60),
+            fresh(5, loading=True, uptime=1),
+        ],
+        "wait",
+        "may be the freshest is not ready",
+        evidence(7),
+    ),
+    Row(
+        "a link that is up has lived through everything",
+        [
+            *(replica(n, last_io=20) for n in (2, 3, 4)),
+            fresh(5, loading=True, uptime=1),
+        ],
+        "elect 2 3 4",
+        given=evidence(5),
+    ),
+    # Who will not have us.
+    Row(
+        "one that denies us is as one that is away",
+        [master(1), replica(2)],
+        "follow 1",
+        given=evidence(status={3: Status.DENIED}, denied={node(3): "NOAUTH"}),
+    ),
+    Row(
+        "more deny us than a quorum can spare",
+        [master(1)],
+        "refuse 2 3",
+        "n:2 denies us: WRONGPASS no; n:3 denies us: NOAUTH who",
+        evidence(denied={node(2): "WRONGPASS no", node(3): "NOAUTH who"}),
+    ),
+    Row(
+        "a single node denies us",
+        [],
+        "refuse 1",
+        "n:1 denies us: NOAUTH",
+        evidence(1, denied={node(1): "NOAUTH"}),
+    ),
+    Row(
+        "the master denies our commands",
+        [master(1), replica(2), replica(3)],
+        "refuse 1",
+        "n:1 denies us: ERR DB index is out of range",
+        evidence(commands_denied={node(1): "ERR DB index is out of range"}),
+    ),
+    Row(
+        "a replica denies our commands",
+        [master(1), replica(2), replica(3)],
+        "follow 1",
+        given=evidence(commands_denied={node(2): "NOPERM"}),
+    ),
+    Row(
+        "a single node denies our commands",
+        [fresh(1)],
+        "refuse 1",
+        "n:1 denies us: NOPERM",
+        evidence(1, commands_denied={node(1): "NOPERM"}),
     ),
     Row(
         "those that are loading do not vote",
@@ -627,20 +766,22 @@ def test_every_rule_has_its_own_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("views", "given", "data"),
+    ("views", "given", "why"),
     [
-        ([fresh(1, keys=3), fresh(2, keys=4)], evidence(2), True),
-        ([master(1), master(2, group="h", replid=OTHER), fresh(3)], evidence(), True),
-        ([master(1, cluster=True)], evidence(), False),
-        ([replica(1, None, **NO_META), replica(2, None, **NO_META)], evidence(), False),
+        ([fresh(1, keys=3), fresh(2, keys=4)], evidence(2), "data"),
+        ([master(1), master(2, group="h", replid=OTHER), fresh(3)], evidence(), "data"),
+        ([master(1, cluster=True)], evidence(), "unfit"),
+        ([replica(1, None, **NO_META), replica(2, None, **NO_META)], evidence(), "unfit"),
+        ([], evidence(1, denied={node(1): "NOAUTH"}), "denied"),
+        ([master(1), replica(2)], evidence(commands_denied={node(1): "NOPERM"}), "denied"),
     ],
 )
-def test_a_refusal_says_whether_data_would_be_lost(
-    views: list[NodeView], given: Evidence, data: bool
+def test_a_refusal_says_of_what_kind_it_is(
+    views: list[NodeView], given: Evidence, why: str
 ) -> None:
     refusal = decision_on(views, given)
     assert isinstance(refusal, Refuse)
-    assert refusal.data is data
+    assert refusal.why == why
 
 
 @pytest.mark.parametrize("status", [Status.DROPPED, Status.DIALLING])
@@ -667,6 +808,9 @@ def test_an_answer_within_milliseconds_is_looked_for_soon(status: Status) -> Non
         ),
         ([replica(1, uptime=9), replica(2, uptime=10)], [2, 1], "opcounter (1000) of 2"),
         ([replica(10), replica(9)], [9, 10], "opcounter (1000) of 2"),
+        # At equal offsets a master first, however young; its newest write may not count yet.
+        ([replica(1), master(2, uptime=1)], [2, 1], "opcounter (1000) of 2"),
+        ([replica(1, offset=101), master(2)], [1, 2], "highest offset (101"),
         # The counter is that of the history; inside it the offset decides.
         (
             [
@@ -721,7 +865,8 @@ def views_of(draw: st.DrawFn, number: int) -> NodeView:
                 "link_up": st.booleans(),
                 "last_io": st.integers(-1, 5),
                 "syncing": st.booleans(),
-                "linked_before": st.booleans(),
+                "link_down_for": st.integers(-1, 4),
+                "ping_period": st.sampled_from([0, 1, 10]),
                 "offset": st.integers(0, 12),
                 "replid": replids,
                 "replid2": replids,

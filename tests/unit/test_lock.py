@@ -15,6 +15,9 @@ from txharedis.topology import Address
 
 LIFE = 1.0
 READ_ONLY = b"replica-read-only"
+STALE = b"replica-serve-stale-data"
+MIN_REPLICAS = b"min-replicas-to-write"
+SET = "CONFIG SET replica-read-only"
 
 
 def outcome_of(deferred: Deferred[Any]) -> Any:
@@ -59,6 +62,7 @@ class Nodes:
     def forget(self) -> None:
         for node in self.nodes:
             node.log.clear()
+            node.writes.clear()
 
     @property
     def locked(self) -> list[int]:
@@ -106,8 +110,9 @@ def test_a_replica_is_made_writable_for_it_and_a_master_is_not_touched() -> None
     nodes = Nodes(masters=(1,))
     nodes.acquire(nodes.lock())
     assert nodes[1].names() == ["PING", "EVAL"]
-    assert nodes[2].names() == ["PING", "CONFIG SET replica-read-only", "EVAL"]
-    assert nodes.writable == [2, 3]
+    assert nodes[2].names() == ["PING", SET, "EVAL", SET]
+    assert [args[3] for args in nodes[2].log if args[0] == b"CONFIG"] == [b"no", b"yes"]
+    assert nodes.writable == []
 
 
 def test_taken_by_another_on_the_first_node_stops_at_once() -> None:
@@ -158,7 +163,7 @@ def test_one_node_may_fail() -> None:
     lock = nodes.lock()
     assert nodes.acquire(lock)
     assert nodes.locked == [2, 3]
-    assert nodes.writable == [2, 3]
+    assert nodes.writable == []
 
 
 # Votes and epochs
@@ -232,31 +237,86 @@ def test_what_came_too_late_is_not_held_and_given_back() -> None:
         nodes[number].silent = True
     lock = nodes.lock()
     assert not nodes.run(lock.acquire(6), seconds=1.1)
-    assert nodes[5].count("EVAL") == 1
+    assert nodes[5].count("EVAL") == 2  # taken and given back
     assert lock.granted == {}
     assert nodes.locked == []
     assert nodes.writable == []
 
 
-def test_a_replica_that_keeps_stale_data_to_itself_is_told_not_to() -> None:
-    nodes = Nodes()
-    stale = b"replica-serve-stale-data"
+# Settings in the way
+
+
+@pytest.mark.parametrize(
+    ("masters", "setting", "value", "meanwhile"),
+    [((), STALE, b"no", b"yes"), ((2,), MIN_REPLICAS, b"2", b"0")],
+    ids=["MASTERDOWN", "NOREPLICAS"],
+)
+def test_a_setting_in_the_way_is_changed_for_each_write_and_put_back(
+    masters: tuple[int, ...], setting: bytes, value: bytes, meanwhile: bytes
+) -> None:
+    nodes = Nodes(masters=masters)
     node = nodes[2]
-    node.settings[stale] = b"no"
-
-    def while_stale() -> None:
-        if node.settings[stale] == b"no":
-            node.errors["EVAL"] = ResponseError("MASTERDOWN Link with MASTER is down")
-        else:
-            node.errors.clear()
-
-    node.before["EVAL"] = while_stale
+    node.settings[setting] = value
+    before = dict(node.settings)
+    nodes.forget()
+    seen: list[bytes] = []
+    for name in ("EVAL", "EXEC"):
+        node.before[name] = lambda: seen.append(node.settings[setting])
     lock = nodes.lock()
     assert nodes.acquire(lock)
     assert nodes.locked == [1, 2, 3]
-    assert node.settings[stale] == b"yes"
+    assert nodes.run(lock.granted[node.address].fenced(["PUBLISH", "c", "x"])) is None
     nodes.run(lock.release())
-    assert node.settings == {READ_ONLY: b"yes", stale: b"no"}
+    assert nodes.locked == []
+    assert seen == [value, meanwhile, meanwhile, meanwhile]
+    assert [left for _, left in node.writes] == [before] * len(node.writes)
+    assert node.names().count(f"CONFIG GET {setting.decode()}") == 1
+
+
+def test_who_dies_after_any_write_leaves_no_setting_behind() -> None:
+    nodes = Nodes()
+    before = dict(nodes[1].settings)
+    lock = nodes.lock()
+    assert nodes.acquire(lock)
+    step = lock.granted[Address("n", 1)]
+    assert nodes.run(step.fenced(["SLAVEOF", "n", "2"])) is None
+    nodes[2].set(nodes[2].lock_key, b"another")
+    assert isinstance(nodes.run(lock.granted[Address("n", 2)].fenced(STEP)), LockLost)
+    nodes.run(lock.release())
+    for node in nodes.nodes:
+        assert len(node.writes) > 1
+        assert [left for _, left in node.writes] == [before] * len(node.writes)
+
+
+def test_a_setting_that_cannot_be_read_is_left_alone() -> None:
+    nodes = Nodes(masters=(2,))
+    nodes[2].settings[MIN_REPLICAS] = b"1"
+    nodes[2].errors["CONFIG"] = ResponseError("NOPERM no config for you")
+    lock = nodes.lock()
+    assert nodes.acquire(lock)
+    assert nodes.locked == [1, 3]
+    assert "n:2: NOREPLICAS" in lock.refusals
+    assert nodes[2].settings[MIN_REPLICAS] == b"1"
+    assert nodes[2].names() == ["PING", "EVAL", f"CONFIG GET {MIN_REPLICAS.decode()}"]
+
+
+def test_a_setting_that_cannot_be_changed_is_why_it_is_not_held() -> None:
+    nodes = Nodes()
+    nodes[2].errors["CONFIG"] = ResponseError("NOPERM no config for you")
+    lock = nodes.lock()
+    assert nodes.acquire(lock)
+    assert nodes.locked == [1, 3]
+    assert "n:2: NOPERM no config" in lock.refusals
+
+
+def test_a_setting_that_does_not_help_is_not_tried_again() -> None:
+    nodes = Nodes()
+    nodes[2].errors["EVAL"] = ResponseError("MASTERDOWN Link with MASTER is down")
+    lock = nodes.lock()
+    assert nodes.acquire(lock)
+    assert nodes[2].count("EVAL") == 2
+    assert "n:2: MASTERDOWN" in lock.refusals
+    assert nodes[2].settings[STALE] == b"yes"
 
 
 # Its life
@@ -273,7 +333,7 @@ def test_it_ends_by_our_own_clock() -> None:
         lock.check()
 
 
-def test_release_gives_back_what_is_ours_and_puts_the_settings_back() -> None:
+def test_release_gives_back_what_is_ours() -> None:
     nodes = Nodes(masters=(1,))
     lock = nodes.lock()
     assert nodes.acquire(lock)
@@ -292,7 +352,7 @@ def test_release_leaves_what_is_anothers() -> None:
         node.set(node.lock_key, b"another")
     nodes.run(lock.release())
     assert nodes.locked == [1, 2, 3]
-    assert nodes.writable == [2, 3]  # the other needs it
+    assert nodes.writable == []
 
 
 def test_release_never_fails() -> None:
@@ -300,7 +360,7 @@ def test_release_never_fails() -> None:
     lock = nodes.lock()
     assert nodes.acquire(lock)
     nodes[1].die()
-    nodes[2].errors["EXEC"] = ResponseError("EXECABORT")
+    nodes[2].errors["EVAL"] = ResponseError("NOSCRIPT")
     nodes[3].silent = True
     assert nodes.run(lock.release(), seconds=0.5) is None
 
@@ -317,16 +377,12 @@ def held(nodes: Nodes) -> Any:
     return lock.granted[Address("n", 1)]
 
 
-def test_a_fenced_step_is_one_transaction_that_puts_the_settings_back() -> None:
+def test_a_fenced_step_is_one_transaction_with_the_settings_around_it() -> None:
     nodes = Nodes()
     assert nodes.run(held(nodes).fenced(STEP)) is None
-    assert nodes[1].names() == [
-        "WATCH",
-        "GET",
-        "MULTI",
-        "SLAVEOF NO ONE",
-        "CONFIG SET replica-read-only",
-        "EXEC",
+    assert [names for names, _ in nodes[1].writes] == [
+        [SET, "WATCH", "GET", SET],
+        [SET, "MULTI", "SLAVEOF NO ONE", SET, "EXEC", SET],
     ]
     assert nodes[1].follows is None
     assert nodes[1].settings[READ_ONLY] == b"yes"
@@ -336,8 +392,7 @@ def test_a_fenced_step_is_one_transaction_that_puts_the_settings_back() -> None:
 def test_finish_gives_the_lock_back_in_the_same_transaction() -> None:
     nodes = Nodes()
     assert nodes.run(held(nodes).finish(STEP)) is None
-    assert "DEL" in nodes[1].names()
-    assert nodes[1].names()[-1] == "EXEC"
+    assert nodes[1].steps()[-4:] == ["SLAVEOF NO ONE", "DEL", SET, "EXEC"]
     assert not nodes[1].locked
 
 
@@ -350,7 +405,7 @@ def test_without_the_lock_nothing_is_sent(holder: bytes | None) -> None:
     else:
         nodes[1].set(nodes[1].lock_key, holder)
     assert isinstance(nodes.run(lock.fenced(STEP)), LockLost)
-    assert nodes[1].names() == ["WATCH", "GET", "UNWATCH"]
+    assert nodes[1].steps() == ["WATCH", "GET", "UNWATCH"]
     assert nodes[1].follows is not None
 
 
@@ -371,7 +426,7 @@ def test_a_lock_that_goes_during_the_transaction_undoes_it_all(how: str) -> None
     node.before["EXEC"] = go
     assert isinstance(nodes.run(lock.fenced(STEP)), LockLost)
     assert node.follows is not None
-    assert node.settings[READ_ONLY] == b"no"
+    assert node.settings[READ_ONLY] == b"yes"
 
 
 def test_a_refused_command_is_the_error() -> None:

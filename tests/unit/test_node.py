@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectionDone,
@@ -29,12 +31,13 @@ CONTROL, COMMAND = 15, 0
 class Watched:
     """A node on a fake reactor, and what it told its owner."""
 
-    def __init__(self, start: float = 0.0, **options: Any) -> None:
+    def __init__(self, start: float = 0.0, *, started: bool = True, **options: Any) -> None:
         self.reactor = FakeReactor()
         self.reactor.advance(start)
         self.told: list[str] = []
         self.node = Node(self.reactor, Address("n", 1), Options(**options), self)
-        self.node.start()
+        if started:
+            self.node.start()
 
     def node_changed(self, node: Node) -> None:
         self.told.append(node.status.name)
@@ -300,6 +303,32 @@ def test_a_process_that_slept_does_not_call_the_nodes_silent() -> None:
     assert watched.status is Status.SILENT
 
 
+def test_a_sleep_of_ours_is_no_word_of_the_node() -> None:
+    watched = Watched(heartbeat=1.0, down_after=3.0).connect()
+    watched.pass_time(1.5, answers=True)
+    heard = watched.node.last_heard
+    watched.reactor.advance(60.0)
+    assert watched.status is Status.UP
+    assert watched.node.last_heard == heard
+
+
+def test_a_node_that_never_spoke_was_never_heard() -> None:
+    watched = Watched(start=100.0)
+    watched.pass_time(5.0)
+    assert watched.node.last_heard == -math.inf
+    assert watched.status is Status.SILENT
+
+
+def test_the_silence_counts_from_the_start() -> None:
+    watched = Watched(started=False, down_after=3.0)
+    watched.reactor.advance(100.0)
+    watched.node.start()
+    watched.pass_time(2.9)
+    assert watched.status is Status.DIALLING
+    watched.pass_time(0.2)
+    assert watched.status is Status.SILENT
+
+
 @given(st.floats(0, 1000), st.floats(0, 3), st.floats(0.05, 5), st.integers(0, 1000))
 def test_the_watch_never_spins(start: float, heard: float, down_after: float, seed: int) -> None:
     random.seed(seed)
@@ -307,15 +336,15 @@ def test_the_watch_never_spins(start: float, heard: float, down_after: float, se
     watched.reactor.advance(min(heard, down_after / 2))
     watched.command.deliver(b"$5\r\n")
     looks = 0
-    look = watched.node._look
+    beat = watched.node._beat
 
     def counted() -> None:
         nonlocal looks
         looks += 1
         assert looks < 50, "it looks again and again"
-        look()
+        beat()
 
-    watched.node._look = counted  # type: ignore[method-assign]
+    watched.node._beat = counted  # type: ignore[method-assign]
     watched.pass_time(2 * down_after, step=down_after / 7)
     assert watched.status is Status.SILENT
 
@@ -363,6 +392,73 @@ def test_a_command_link_that_is_denied_is_told() -> None:
     command.answer(ResponseError("ERR DB index is out of range"), INFO)
     assert watched.status is Status.UP
     assert "commands denied: ERR DB index is out of range" in watched.told
+    assert watched.node.commands_denied == "ERR DB index is out of range"
+    assert not watched.node.lacks_right
+    watched.pass_time(0.3)
+    for dial in watched.waiting:
+        dial.accept().answer("OK", INFO)
+    assert watched.node.commands_denied == ""
+
+
+def test_commands_that_are_denied_for_now_only_are_not_denied() -> None:
+    watched = Watched()
+    control, command = [dial.accept() for dial in watched.waiting]
+    control.answer("OK", INFO)
+    command.answer(ResponseError("ERR max number of clients reached"))
+    command.lose(ConnectionDone())
+    assert any(told.startswith("commands denied") for told in watched.told)
+    assert watched.node.commands_denied == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        ("WRONGPASS invalid username-password pair", True),
+        ("NOAUTH Authentication required.", True),
+        ("ERR DB index is out of range", True),
+        ("LOADING Redis is loading the dataset in memory", False),
+    ],
+)
+def test_a_denial_tells_whether_a_right_is_missing(error: str, lacks: bool) -> None:
+    watched = Watched()
+    watched.waiting[0].accept().answer(ResponseError(error), ResponseError(error))
+    assert watched.node.lacks_right is lacks
+
+
+def test_a_right_that_is_given_is_no_longer_missing() -> None:
+    watched = Watched()
+    error = ResponseError("NOAUTH Authentication required.")
+    watched.waiting[0].accept().answer(error, error)
+    assert watched.node.lacks_right
+    watched.pass_time(0.2)
+    for dial in watched.waiting:
+        dial.accept().answer("OK", INFO)
+    assert watched.status is Status.UP
+    assert not watched.node.lacks_right
+
+
+def test_the_newest_denial_counts() -> None:
+    watched = Watched()
+    error = ResponseError("ERR max number of clients reached")
+    watched.waiting[0].accept().answer(error, error)
+    assert not watched.node.lacks_right
+    watched.pass_time(0.2)
+    error = ResponseError("NOAUTH Authentication required.")
+    for dial in watched.waiting:
+        dial.accept().answer(error, error)
+    assert watched.status is Status.DENIED
+    assert watched.node.lacks_right
+    assert watched.node.reason == str(error)
+
+
+def test_the_host_of_the_newest_link_is_remembered() -> None:
+    watched = Watched()
+    watched.reactor.dials[0].getPeer = lambda: IPv4Address("TCP", "10.0.0.7", 1)  # type: ignore[method-assign]
+    assert watched.node.peer_host == "n"
+    watched.connect()
+    assert watched.node.peer_host == "10.0.0.7"
+    watched.control.lose()
+    assert watched.node.peer_host == "10.0.0.7"
 
 
 def test_close_drops_everything_for_good() -> None:

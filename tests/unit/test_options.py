@@ -201,6 +201,16 @@ def test_the_password_of_a_bad_url_is_in_no_error(url: str) -> None:
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize(
+    "url", ["redis://me:s3cr3t@redis", "redis://:s3cr3t@a:1/0", "redis://me:a@s3cr3t\n@redis"]
+)
+def test_a_url_among_the_nodes_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(InvalidOption, match="is a URL") as caught:
+        parse_nodes(["redis:6379", url])
+    assert SECRET not in str(caught.value)
+    assert "redis://***@" in str(caught.value)
+
+
 def test_the_password_is_in_no_repr_of_the_nodes() -> None:
     assert SECRET not in repr(parse_nodes(f"redis://me:{SECRET}@redis"))
 

@@ -212,6 +212,39 @@ def test_what_was_turned_away_goes_first_and_waits_for_the_other_replies() -> No
     assert link.batches[1:] == [[b"w1", b"w2", b"w3", b"w4"]]
 
 
+def test_a_read_behind_what_was_turned_away_goes_again() -> None:
+    """It would have read what that writes."""
+    queue = Queue()
+    before, write, read, other = (
+        queue.add("r0", read=True),
+        queue.add("w1"),
+        queue.add("r2", read=True),
+        queue.add("w3"),
+    )
+    link = queue.open()
+    link.answer(b"0", READONLY, b"stale")
+    assert before.outcome == b"0"
+    assert not read.fired
+    link.answer(b"OK")  # a write that was executed is not written again
+    assert other.outcome == b"OK"
+    again = queue.open()
+    assert again.written == [b"w1", b"r2"]
+    again.answer(b"OK", b"fresh")
+    assert (write.outcome, read.outcome) == (b"OK", b"fresh")
+    assert len(queue.pending) == 0
+
+
+def test_a_cancelled_read_behind_what_was_turned_away_does_not_go_again() -> None:
+    queue = Queue()
+    queue.add("w1")
+    read = queue.add("r2", read=True)
+    link = queue.open()
+    read.deferred.cancel()
+    link.answer(READONLY, b"stale")
+    assert queue.open().written == [b"w1"]
+    assert len(queue.pending) == 1
+
+
 def test_a_batch_is_turned_away_once() -> None:
     queue = Queue()
     link = queue.open()
@@ -449,7 +482,9 @@ def test_the_number_of_commands_is_bounded_and_free_again() -> None:
 def test_the_bytes_are_bounded_and_free_again() -> None:
     queue = Queue(max_pending_bytes=10)
     assert not queue.add("x" * 6).fired
-    assert isinstance(queue.add("x" * 5).outcome, QueueFull)
+    full = queue.add("x" * 5).outcome
+    assert isinstance(full, QueueFull)
+    assert "1 commands (6 bytes) already wait, this one has 5 bytes" in str(full)
     assert not queue.add("x" * 4).fired
     link = queue.open()
     link.answer(b"OK")
@@ -673,6 +708,20 @@ def test_idle_only_when_a_cancelled_sent_command_is_answered() -> None:
     assert not idle.called
     link.answer(b"OK")
     assert idle.called
+
+
+def test_idle_when_what_was_turned_away_is_cancelled() -> None:
+    queue = Queue()
+    turned_away, other = queue.add("w1"), queue.add("w2")
+    link = queue.open()
+    idle = Caller(queue.pending.when_idle())
+    link.answer(READONLY)
+    turned_away.deferred.cancel()
+    queue.open()
+    assert not idle.fired
+    link.answer(b"OK")
+    assert other.outcome == b"OK"
+    assert idle.fired
 
 
 def test_not_idle_while_a_callback_submits_more() -> None:

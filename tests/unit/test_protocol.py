@@ -220,16 +220,6 @@ def test_an_exchange_gives_all_replies_errors_among_them() -> None:
     assert isinstance(got[1], ResponseError)
 
 
-def test_ask_fails_with_the_error_reply() -> None:
-    link = Link().shake()
-    asked = link.protocol.ask("GET", "a")
-    link.dial.answer(ResponseError("WRONGTYPE"))
-    assert isinstance(error_of(asked), ResponseError)
-    asked = link.protocol.ask("GET", "a")
-    link.dial.answer(b"1")
-    assert asked.result == b"1"
-
-
 def test_an_exchange_that_takes_too_long_is_given_up_and_its_replies_still_count() -> None:
     link = Link().shake()
     slow = link.protocol.exchange(["GET", "a"], ["GET", "b"], timeout=0.5)

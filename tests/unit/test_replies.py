@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from txredisapi import HiredisProtocol
 
 from txharedis.errors import ResponseError
-from txharedis.replies import converter, not_executed
+from txharedis.replies import converter, missing_right, not_executed
 
 SENT_AGAIN = [
     "READONLY You can't write against a read only replica.",
@@ -78,6 +78,30 @@ def test_the_caller_has_to_know(text: str) -> None:
 )
 def test_a_missing_right_is_the_callers_to_know(text: str) -> None:
     assert not not_executed(ResponseError(text))
+    assert missing_right(text)
+
+
+@pytest.mark.parametrize("text", ["ERR DB index is out of range", "ERR invalid DB index"])
+def test_a_missing_database_is_a_missing_right(text: str) -> None:
+    assert missing_right(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LOADING Redis is loading the dataset in memory",
+        "MASTERDOWN Link with MASTER is down",
+        "ERR max number of clients reached",
+        "DENIED Redis is running in protected mode",
+        "ERR unknown command 'AUTH'",
+        "NOAUTHORITY",
+        "ERR NOPERM",
+        "connection refused",
+        "",
+    ],
+)
+def test_what_waiting_may_help_is_no_missing_right(text: str) -> None:
+    assert not missing_right(text)
 
 
 # The converter against txredisapi's own

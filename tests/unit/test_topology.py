@@ -391,7 +391,6 @@ def test_view_of_a_redis_replica() -> None:
         follows=Address("127.0.0.1", 17100),
         follows_text="127.0.0.1:17100",
         link_up=True,
-        linked_before=True,
         last_io=1,
         offset=192,
     )
@@ -411,6 +410,17 @@ def test_view_of_a_replica_whose_master_died() -> None:
 def test_view_of_a_replica_in_its_first_resync() -> None:
     view = view_of(SYNCING)
     assert (view.link_up, view.syncing, view.linked_before) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("link_up", "down_for", "before"),
+    [(True, -1, True), (False, 0, True), (False, 7, True), (False, -1, False)],
+)
+def test_a_link_that_is_up_or_went_down_was_up_before(
+    link_up: bool, down_for: int, before: bool
+) -> None:
+    view = NodeView(Address("n", 1), "r", Role.REPLICA, link_up=link_up, link_down_for=down_for)
+    assert view.linked_before is before
 
 
 def test_view_of_valkey() -> None:

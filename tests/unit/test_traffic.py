@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
 from txharedis.errors import OutcomeUnknown
+from txharedis.group import Memory
 from txharedis.interfaces import Waiter
 from txharedis.options import Options
 from txharedis.topology import Address, NodeView, Role, Status
@@ -41,8 +43,10 @@ class FakeNode:
 
 
 class FakeGroup(dict[Address, Any]):
+    lease = 1.0
+
     def lease_left(self) -> float:
-        return 1.0
+        return self.lease
 
 
 def master(run_id: str) -> NodeView:
@@ -60,7 +64,7 @@ def test_in_single_mode_a_restart_costs_nothing_that_went_to_the_new_link(
     traffic = Traffic(clock, group, Options(), lambda: None)
     node.run_id = "old"
     traffic.use(master("old"))
-    reply = traffic.submit(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
+    reply = traffic.pending.add(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
     clock.advance(0)
     sent = [waiter for waiter in node.waiters if hasattr(waiter, "deferred")]
     assert len(sent) == 1
@@ -77,3 +81,56 @@ def test_in_single_mode_a_restart_costs_nothing_that_went_to_the_new_link(
         assert errors[0].check(OutcomeUnknown)
     traffic.stop()
     assert not clock.getDelayedCalls()
+
+
+def test_after_a_lost_quorum_only_a_survey_opens_it_again() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    news: list[str] = []
+    traffic = Traffic(clock, group, Options(), lambda: news.append("news"))
+    node = group[NODES[0]]
+    node.run_id = "r"
+    traffic.use(master("r"))
+    reply = traffic.pending.add(("INCR", "k"), b"packed", False)
+    reply.addErrback(lambda failure: failure.trap(OutcomeUnknown))
+    clock.advance(0)
+    assert node.waiters
+    group.lease = 0.0
+    clock.advance(1.0)
+    assert news == ["news"]
+    assert traffic.master is None
+    assert traffic.pending.held
+    assert not node.waiters  # what is still answered reaches nobody
+    group.lease = 1.0
+    traffic.open()  # a sign of life
+    assert traffic.pending.held
+    traffic.use(master("r"))
+    assert not traffic.pending.held
+    traffic.stop()
+    assert not clock.getDelayedCalls()
+
+
+def test_while_a_quorum_is_heard_the_lease_is_prolonged() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic.use(master(""))
+    clock.pump([1.0] * 5)
+    assert not traffic.pending.held
+    traffic.stop()
+    assert not clock.getDelayedCalls()
+
+
+def test_the_memory_is_never_lowered_to_nothing() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic.use(replace(master("r"), replid="a"))
+    assert traffic.memory == Memory(0, "", "a")
+    traffic.use(replace(master("r"), epoch=5, group="g", replid="a"))
+    assert traffic.memory == Memory(5, "g", "a")
+    traffic.use(replace(master("r"), replid="b"))  # flushed
+    assert traffic.memory == Memory(5, "g", "b")
+    traffic.use(replace(master("r"), epoch=1, group="h", replid="c"))
+    assert traffic.memory == Memory(1, "h", "c")
+    traffic.stop()
