@@ -88,7 +88,7 @@ class NodeLock:
         args: list[str | int] = [self._token, round(self._life * 1000), epoch]
         while True:
             refused, (reply,) = await self._ask(["EVAL", _ACQUIRE, len(keys), *keys, *args])
-            if refused is not None:
+            if refused is not None and isinstance(reply, Exception):
                 return refused
             in_the_way = _setting_in_the_way(reply)
             if in_the_way is None or in_the_way in self._needed:

@@ -226,8 +226,7 @@ class Node:
             self._command_factory.redial_now()
 
     def _command_denied(self, error: Exception, replies: list[object]) -> None:
-        if missing_right(str(error)):
-            self.commands_denied = str(error)
+        self.commands_denied = str(error) if missing_right(str(error)) else ""
         self._observer.commands_denied(self, error)
 
     # The control link and the status.

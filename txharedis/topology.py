@@ -85,6 +85,11 @@ class Address:
         if "://" in value:
             shown = re.sub("(?<=://).*@", "***@", value, flags=re.DOTALL)
             raise InvalidOption(f"{shown!r} is a URL: it stands for all the nodes, not for one")
+        if "@" in value:
+            shown = "***@" + value.rpartition("@")[2]
+            raise InvalidOption(
+                f"not a node: {shown!r} (a password is an option, or part of a URL)"
+            )
         text = value.strip()
         if not text:
             raise InvalidOption(f"not a node: {value!r} is empty")

@@ -8,16 +8,21 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
-from tests.groups import answer, at_once
+from tests.groups import answer, at_once, meta_of
 from tests.servers.conftest import Form, MakeNetwork, MakeServers, Watch
 from tests.support import eventually
 from txharedis.events import Waiting
+from txharedis.testing.servers import LocalServer
 
 on_reactor = pytest_twisted.ensureDeferred
 
 HERE = "127.0.0.101"
 THERE = "127.0.0.102"
 QUICK: dict[str, Any] = {"heartbeat": 0.5, "down_after": 2.0}
+
+
+async def knows_epoch_2(server: LocalServer) -> bool:
+    return (await meta_of(server)).get("epoch") == "2"
 
 
 @pytest.mark.parametrize("late", [0.0, 0.3])
@@ -45,15 +50,13 @@ async def test_what_the_minority_queued_is_acknowledged_by_the_new_master_only(
     assert await answer(there.client.get("n")) is None
     new = nodes.index(str(there.client.master))
     assert new != 0
+    await eventually(lambda: knows_epoch_2(servers[3 - new]))
     assert not any(waiting.called for waiting in queued)
 
     # The old master is the first to be heard again.
     network.proxies[new].delay(late)
     network.heal()
     assert [await answer(waiting) for waiting in queued] == list(range(1, 101))
-    counters = await at_once(server.call("GET", "n") for server in servers)
-    print("DBG", nodes, new, here.masters, there.masters, counters)
-    print("DBG", "\n".join(map(str, here.events)), "\nTHERE", "\n".join(map(str, there.events)))
     assert await servers[new].call("GET", "n") == b"100"
     assert here.masters == [nodes[0], nodes[new]]
 
@@ -75,6 +78,7 @@ async def test_client_that_sees_a_newer_epoch_without_its_master_stops_sending(
     network.partition({HERE, old}, {THERE, *others})
     assert await answer(there.client.get("n")) is None
     new = nodes.index(str(there.client.master))
+    await eventually(lambda: knows_epoch_2(servers[3 - new]))
     network.proxies[3 - new].sever(lambda source: source == old)
     replica = nodes[3 - new]
 
@@ -112,6 +116,7 @@ async def test_client_that_keeps_a_quorum_stops_when_the_epoch_moves_on(
     network.proxies[2].sever(lambda source: source == old)
     assert await answer(there.client.get("n")) is None
     assert there.client.master == nodes[1]
+    await eventually(lambda: knows_epoch_2(servers[2]))
     await here.until(Waiting)
     before = await servers[0].call("GET", "n")
     waiting = [here.client.incr("n") for _ in range(100)]
