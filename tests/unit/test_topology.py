@@ -84,7 +84,6 @@ def test_address_forms(value: object, host: str, port: int) -> None:
         ("redis:6379", 6380),
         "a b:6379",
         "a,b:6379",
-        "user@redis:6379",
         "redis/0",
         "redis://redis:6379",
         0,
@@ -544,3 +543,11 @@ def test_each_node_has_its_own_lock_and_vote() -> None:
     assert len(names) == 4
     assert failover_key("r1") == "haredis:failover:r1"
     assert vote_key("r1") == "haredis:vote:r1"
+
+
+@pytest.mark.parametrize("value", ["me:secret@host:1", "redis://me:secret@host:1", "secret@host"])
+def test_a_password_in_the_wrong_place_is_not_shown(value: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        Address.parse(value)
+    assert "secret" not in str(caught.value)
+    assert "host" in str(caught.value)
