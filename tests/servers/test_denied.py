@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from tests.groups import WatchedClient, answer, at_once
+from tests.groups import DURABLE, WatchedClient, answer, at_once
 from tests.servers.conftest import MakeServers, Watch
 from tests.support import eventually
 from txharedis import AccessDenied, HAClient
@@ -36,7 +36,7 @@ async def assert_denied(watched: WatchedClient, text: str) -> None:
 
 
 async def set_if_allowed(client: HAClient) -> Any:
-    got: Deferred[Any] = client.set("k", "v")
+    got: Deferred[Any] = answer(client.set("k", "v"), 10.0)
     return await got.addErrback(lambda failure: failure.trap(AccessDenied) and None)
 
 
@@ -59,13 +59,14 @@ async def test_wrong_password(make_servers: MakeServers, watch: Watch) -> None:
 
 @on_reactor
 async def test_database_that_the_servers_lack(make_servers: MakeServers, watch: Watch) -> None:
-    trio = await make_servers(3, options=("--databases", "16"))
+    trio = await make_servers(3, options=(*DURABLE, "--databases", "16"))
     watched = watch(trio, db=20, reconnect_max=0.5)
     await assert_denied(watched, "DB index is out of range")
     for server in trio:
-        await server.restart(options=("--databases", "32"))
+        await server.restart(options=(*DURABLE, "--databases", "32"))
     await assert_served(watched)
-    assert await trio[0].call("GET", "k", db=20) == b"v"
+    master = next(server for server in trio if server.address == watched.client.master)
+    assert await master.call("GET", "k", db=20) == b"v"
 
 
 @on_reactor
