@@ -268,7 +268,12 @@ class Campaign:
 
 
 def _holds_as_much(view: NodeView, best: NodeView) -> bool:
-    return view.epoch == best.epoch and view.same_history(best) and view.offset >= best.offset
+    """Whether it has every write that the best one has.
+
+    The count of the writes is replicated behind them; the offset may differ by the master's PINGs.
+    """
+    same = view.epoch == best.epoch and view.same_history(best)
+    return same and (view.offset >= best.offset or view.opcounter >= best.opcounter > 0)
 
 
 def _group(view: NodeView, survey: Survey) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "Repair",
     "Wait",
     "decide",
+    "doubt_of",
     "majority",
     "rank",
 ]
@@ -43,7 +44,8 @@ class Evidence:
     known run_ids, of unreachable nodes too. `epoch` and `group` are those of the group that this
     client followed, 0 and "" before it did; `history` is the replid of the master that it follows.
     `clusters` are the nodes that deny us because they are in cluster mode, `denied` those that deny
-    us for want of a right, with their errors; `commands_denied` deny only the command link.
+    us for want of a right, with their errors; `commands_denied` deny only the command link. `doubt`
+    is what `doubt_of` said, while it has to be heeded.
     """
 
     nodes: tuple[Address, ...]
@@ -55,6 +57,7 @@ class Evidence:
     history: str = ""
     adopt: frozenset[Address] = frozenset()
     clusters: frozenset[Address] = frozenset()
+    doubt: str = ""
     denied: Mapping[Address, str] = field(default_factory=dict)
     commands_denied: Mapping[Address, str] = field(default_factory=dict)
 
@@ -97,6 +100,7 @@ class Wait:
 
     reason: str
     retry_in: float = LATER
+    newer: bool = False  # whether there may be a newer master than the one followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,26 @@ def _unless_denied(decision: Decision, evidence: Evidence) -> Decision:
     if isinstance(decision, Follow) and decision.master in evidence.commands_denied:
         return _denied({decision.master: evidence.commands_denied[decision.master]})
     return decision
+
+
+def doubt_of(views: Iterable[NodeView], *, following: bool) -> str:
+    """Why the master that claims to be one may have a successor already, "" when nothing says so.
+
+    A replica that granted a higher epoch and was sent to a node that we cannot see has a newer
+    master; the meta that says so reaches it only with the first bytes of replication. One that is
+    locked for a higher epoch may get one any moment, which need not trouble a client that is
+    `following` a master all the while: repairs take the same lock.
+    """
+    seen = {view.address: view for view in views}
+    claims = [view.epoch for view in seen.values() if view.claims]
+    for view in seen.values():
+        if view.is_master or not claims or view.vote <= max(claims):
+            continue
+        if view.follows is not None and view.follows not in seen:
+            return f"{view.address} follows {view.follows}, which may be a newer master"
+        if view.locked and not following:
+            return f"{view.address} is locked by somebody who may be making a newer master"
+    return ""
 
 
 def _unfit(views: Iterable[NodeView]) -> Refuse | None:
@@ -263,6 +287,8 @@ class _Case:
         remembered = self.evidence.epoch if self.group in ("", self.evidence.group) else 0
         if self.epoch < remembered:
             return self._without_the_newest(remembered)
+        if claimants and self.evidence.doubt:
+            return Wait(self.evidence.doubt, SOON, newer=True)
         if len(claimants) == 1:
             return self._follow(claimants[0])
         if claimants:
@@ -402,7 +428,10 @@ class _Case:
         """
         newest = [v for v in self.ours if v.epoch == self.epoch and v.group == self.group]
         spoken = any(view.ping_period == 1 for view in newest)
-        return self.evidence.down_after + (0.0 if spoken else DEFAULT_PING_PERIOD)
+        if spoken:
+            # The replicas count whole seconds: after one second of silence they may say two.
+            return max(self.evidence.down_after, 3.0)
+        return self.evidence.down_after + DEFAULT_PING_PERIOD
 
     def _elect(self, reason: str) -> Decision:
         if len(self.ours) < self.quorum:

@@ -255,7 +255,8 @@ class FailoverService(Service):
         await self._conduct()
 
     async def _look(self) -> Survey:
-        return await self._group.survey(self._traffic.memory)
+        following = self._traffic.master is not None
+        return await self._group.survey(self._traffic.memory, following=following)
 
     async def _act(self, survey: Survey) -> float:
         """Do what was decided; returns the seconds until the next look."""
@@ -291,8 +292,9 @@ class FailoverService(Service):
 
     def _wait(self, survey: Survey, decision: Wait) -> float:
         memory = self._traffic.memory
-        if any(v.epoch > memory.epoch and v.group == memory.group for v in survey.views.values()):
-            self._traffic.lose()  # there is a newer master, wherever it may be
+        newer = (v.epoch > memory.epoch and v.group == memory.group for v in survey.views.values())
+        if decision.newer or any(newer):
+            self._traffic.lose()  # wherever the newer master may be
         if self._log.once(decision.reason):
             self._emit(Waiting(at=self._now, reason=decision.reason))
         self._waits = min(self._waits + 1, 100)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from txharedis.election import Decision, Evidence, decide, majority
+from txharedis.election import Decision, Evidence, decide, doubt_of, majority
 from txharedis.interfaces import Reactor
 from txharedis.log import ClientLog
 from txharedis.node import Node, NodeObserver
@@ -57,6 +57,7 @@ class NodeGroup:
         self._reactor = reactor
         self._options = options
         self._log = log
+        self._doubt_since: float | None = None
         self._nodes = {address: Node(reactor, address, options, observer) for address in addresses}
 
     def __len__(self) -> int:
@@ -85,8 +86,11 @@ class NodeGroup:
         for node in self:
             node.redial_now()
 
-    async def survey(self, memory: Memory) -> Survey:
-        """Ask all nodes that can be asked, together, and decide."""
+    async def survey(self, memory: Memory, *, following: bool) -> Survey:
+        """Ask all nodes that can be asked, together, and decide.
+
+        `following` tells whether commands go to a master at the moment.
+        """
         resolve = self._resolve()
         asked = [node for node in self._distinct() if node.status is Status.UP]
         # The very links that are asked: one that dies meanwhile gives LinkLost to who uses it.
@@ -105,6 +109,7 @@ class NodeGroup:
             group=memory.group,
             history=memory.history,
             adopt=frozenset(self._options.adopt),
+            doubt=self._doubt(views.values(), following),
             denied={node.address: node.reason for node in nodes if node.lacks_right},
             commands_denied={
                 node.address: node.commands_denied for node in nodes if node.commands_denied
@@ -118,6 +123,18 @@ class NodeGroup:
             nodes=len(nodes),
             memory=memory,
         )
+
+    def _doubt(self, views: Iterable[NodeView], following: bool) -> str:
+        """The doubt of the master that shows, for as long as a failover may take to be seen."""
+        doubt = doubt_of(views, following=following)
+        now = self._reactor.seconds()
+        if not doubt:
+            self._doubt_since = None
+        elif self._doubt_since is None:
+            self._doubt_since = now
+        elif now - self._doubt_since > 2 * self._options.lock_time:
+            return ""
+        return doubt
 
     @property
     def quorum(self) -> int:

@@ -60,7 +60,9 @@ COUNT_SHA1 = hashlib.sha1(COUNT_SCRIPT).hexdigest()
 
 
 class PlainDelivery:
-    """at-most-once and at-least-once: the commands as they are, after the count of the writes.
+    """at-most-once and at-least-once: the commands as they are, and then the count of the writes.
+
+    The count comes last, so that a node which has it has the writes too.
 
     `writes_again` tells whether a write whose reply was lost is sent again. `counter` is the key
     and the database in which the writes sent are counted, None for not at all.
@@ -71,12 +73,14 @@ class PlainDelivery:
         self._counter = counter
 
     def write(self, link: Link, batch: Sequence[Command]) -> bool:
+        if not link.send([command.packed for command in batch], batch):
+            return False
         if self._counter is not None:
             writes = sum(not command.read for command in batch)
             if writes:
                 key, db = self._counter
                 _Count(link, key, db, writes).send("EVALSHA", COUNT_SHA1)
-        return link.send([command.packed for command in batch], batch)
+        return True
 
     def again(self, command: Command) -> bool:
         return command.read or self._writes_again

@@ -359,13 +359,13 @@ def counted() -> tuple[PendingCommands, FakeLink]:
     return pending, link
 
 
-def test_the_writes_of_a_batch_are_counted_before_it() -> None:
+def test_the_writes_of_a_batch_are_counted_behind_it() -> None:
     pending, link = counted()
-    count, *rest = link.written
+    *rest, count = link.written
     expected = [b"EVALSHA", COUNT_SHA1.encode(), b"1", b"counter", b"15", b"2"]
     assert unpacked(count) == expected
     assert rest == [b"w1", b"r2", b"w3"]
-    link.answer(2, b"OK", b"OK", b"OK")
+    link.answer(b"OK", b"OK", b"OK", 2)
     assert len(pending) == 0
     pending.add(("GET",), b"r4", True)
     pending.open(link)
@@ -374,16 +374,15 @@ def test_the_writes_of_a_batch_are_counted_before_it() -> None:
 
 def test_a_server_that_lost_the_script_is_given_it_again() -> None:
     _, link = counted()
-    link.answer(ResponseError("NOSCRIPT No matching script."))
+    link.answer(b"OK", b"OK", b"OK", ResponseError("NOSCRIPT No matching script."))
     expected = [b"EVAL", COUNT_SCRIPT, b"1", b"counter", b"15", b"2"]
     assert unpacked(link.written[-1]) == expected
 
 
 def test_a_refused_or_lost_count_is_nobodys_error() -> None:
     pending, link = counted()
-    link.answer(READONLY)
+    link.answer(b"OK", b"OK", b"OK", READONLY)
     assert not pending.held
-    link.answer(b"OK", b"OK", b"OK")
     pending, link = counted()
     link.die()
     assert len(pending) == 1  # the read
