@@ -83,8 +83,8 @@ class HAClient(BaseRedisProtocol):
     def when_ready(self) -> Deferred[HAClient]:
         """Fires with this client when commands flow to a master.
 
-        Fails with WouldDiscardData or UnfitNodes when a person has to decide first, and with
-        ServiceStopped.
+        Fails with WouldDiscardData, AccessDenied or UnfitNodes when a person has to act first, and
+        with ServiceStopped.
         """
         return self._group.when_ready().addCallback(lambda _: self)
 

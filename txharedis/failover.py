@@ -147,6 +147,8 @@ class FailoverService(Service):
           NoMaster           no master within `command_timeout` seconds;
           QueueFull          `max_pending` commands or `max_pending_bytes` bytes already wait;
           WouldDiscardData   the nodes cannot be made one group without losing data;
+          AccessDenied       the servers lack, or refuse us, what we need;
+          UnfitNodes         the nodes cannot be one group;
           UnsupportedCommand it would change or block the link that all commands share;
           ServiceStopped     the service was stopped first.
         Cancelling it drops an unsent command and stops waiting for a sent one.
@@ -182,8 +184,8 @@ class FailoverService(Service):
     def when_ready(self) -> Deferred[None]:
         """Fires when commands flow to a master.
 
-        It fails with WouldDiscardData or UnfitNodes when a person has to decide, and with
-        ServiceStopped.
+        It fails with WouldDiscardData, AccessDenied or UnfitNodes when a person has to act first,
+        and with ServiceStopped.
         """
         return self._traffic.when_ready()
 
