@@ -174,17 +174,19 @@ def _unless_denied(decision: Decision, evidence: Evidence) -> Decision:
 def doubt_of(views: Iterable[NodeView], *, following: bool) -> str:
     """Why the master that claims to be one may have a successor already, "" when nothing says so.
 
-    A replica that granted a higher epoch and was sent to a node that we cannot see has a newer
-    master; the meta that says so reaches it only with the first bytes of replication. One that is
-    locked for a higher epoch may get one any moment, which need not trouble a client that is
-    `following` a master all the while: repairs take the same lock.
+    A replica that granted a higher epoch and follows a node that we cannot see, other than the one
+    that its meta names, was sent to a newer master; the meta that says so reaches it only with the
+    first bytes of replication. One that is locked for a higher epoch may be sent to one any moment;
+    that need not trouble a client that is `following` a master all the while, since repairs take
+    the same lock.
     """
     seen = {view.address: view for view in views}
     claims = [view.epoch for view in seen.values() if view.claims]
     for view in seen.values():
         if view.is_master or not claims or view.vote <= max(claims):
             continue
-        if view.follows is not None and view.follows not in seen:
+        sent_away = view.meta_master not in (str(view.follows), view.follows_text)
+        if view.follows is not None and view.follows not in seen and sent_away:
             return f"{view.address} follows {view.follows}, which may be a newer master"
         if view.locked and not following:
             return f"{view.address} is locked by somebody who may be making a newer master"

@@ -36,6 +36,8 @@ LOYAL = replace(OLD, address=NODES[2], run_id="run3", role=Role.REPLICA, follows
         (replace(LOYAL, follows=NODES[1], vote=2), True, True),
         # It follows node 2 by mistake: nobody has asked it for a newer epoch.
         (replace(LOYAL, follows=NODES[1]), False, False),
+        # It still follows the master of before, which is gone; somebody asked for a newer epoch.
+        (replace(LOYAL, follows=NODES[1], meta_master="n:2", vote=2), False, False),
         # Somebody is at it, with a failover or a repair.
         (replace(LOYAL, vote=2, locked=True), False, True),
         (replace(LOYAL, vote=2, locked=True), True, False),
