@@ -309,6 +309,11 @@ class _Case:
         ):
             # Our own keys were flushed, with the rest; the servers went on living.
             return self._first_time()
+        if len(self.ours) == len(self.evidence.nodes) and not any(v.syncing for v in self.ours):
+            # Everybody was asked and nobody has it: waiting would not bring it back.
+            if self.epoch == 0:
+                return self._first_time()
+            return self._elect(f"no node has the data of epoch {remembered} any more")
         return Wait(
             f"no reachable node has the data of epoch {remembered}: "
             f"the newest here is epoch {self.epoch}"

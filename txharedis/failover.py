@@ -269,6 +269,7 @@ class FailoverService(Service):
         if self.phase is Phase.REFUSING and not isinstance(decision, Refuse):
             self._traffic.refuse(None)
             self._become(Phase.ORIENTATING)
+        self._tell_what_is_lost(survey)
         match decision:
             case Follow():
                 return await self._follow(survey, decision)
@@ -291,6 +292,16 @@ class FailoverService(Service):
 
     def _dialling(self) -> bool:
         return self._group.count(Status.DIALLING) > 0
+
+    def _tell_what_is_lost(self, survey: Survey) -> None:
+        remembered = self._traffic.memory.epoch
+        newest = max((view.epoch for view in survey.views.values()), default=0)
+        if newest < remembered and isinstance(survey.decision, (Follow, Elect)):
+            self._log.once(
+                f"no node has the data of epoch {remembered} any more: "
+                f"going on with what they hold (epoch {newest})",
+                loud=True,
+            )
 
     def _wait(self, survey: Survey, decision: Wait) -> float:
         memory = self._traffic.memory
