@@ -5,16 +5,15 @@ It stands below the service that owns it: of the service it knows only what `Gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail
-from txredisapi import BaseRedisProtocol, InvalidData
 
-from txharedis.commands import method_names, method_words
 from txharedis.errors import UnsupportedCommand
-from txharedis.interfaces import Args, pack
-from txharedis.options import Options
+from txharedis.interfaces import Args
+from txharedis.methods import CommandMethods
+from txharedis.options import Options, Terms
 from txharedis.topology import Topology
 
 __all__ = ["Group", "HAClient"]
@@ -32,7 +31,7 @@ class Group(Protocol):
     @property
     def topology(self) -> Topology: ...
 
-    def submit(self, args: Args, packed: bytes) -> Deferred[object]: ...
+    def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]: ...
 
     def when_ready(self) -> Deferred[None]: ...
 
@@ -41,7 +40,7 @@ class Group(Protocol):
     def stopService(self) -> Deferred[object]: ...
 
 
-class HAClient(BaseRedisProtocol):
+class HAClient(CommandMethods):
     """A client of a highly available group: any Redis client, only that its server does not die.
 
     It has every method of txredisapi with its signature and its reply conversion, and every other
@@ -53,19 +52,10 @@ class HAClient(BaseRedisProtocol):
     anything else as its str; None is an InvalidData error.
     """
 
-    def __init__(self, group: Group) -> None:
-        options = group.options
-        super().__init__(
-            charset=options.charset,
-            errors=options.errors,
-            convertNumbers=options.convert_numbers,
-        )
+    def __init__(self, group: Group, terms: Terms | None = None) -> None:
+        super().__init__(group.options)
         self._group = group
-        self._charset = options.charset or "utf-8"
-        self._errors = options.errors
-        self._plain_text = options.errors == "strict" and (
-            options.charset is None or options.charset.lower().replace("_", "-") == "utf-8"
-        )
+        self._terms = group.options.terms if terms is None else terms
 
     def __repr__(self) -> str:
         return f"<HAClient of {self._group!r}>"
@@ -90,56 +80,8 @@ class HAClient(BaseRedisProtocol):
 
     whenConnected = when_ready  # txredisapi's name for it
 
-    def execute_command(
-        self,
-        *args: Any,
-        post_proc: Callable[[Any], Any] | None = None,
-        apply_timeout: bool = True,
-    ) -> Deferred[Any]:
-        """Run any command; `post_proc` is applied to its reply.
-
-        `apply_timeout` is txredisapi's and has no meaning here. An argument that cannot be encoded
-        raises InvalidData, which names it.
-        """
-        try:
-            packed = pack(args) if self._plain_text and args else self._pack(args)
-        except (TypeError, UnicodeEncodeError):
-            packed = self._pack(args)
-        result: Deferred[Any] = self._group.submit(args, packed)
-        return result if post_proc is None else result.addCallback(post_proc)
-
-    def _pack(self, args: tuple[Any, ...]) -> bytes:
-        """What hiredis cannot encode by itself, or an error that names what cannot be."""
-        if not args:
-            raise InvalidData("no command given")
-        return pack(tuple(self._encode(args, arg) for arg in args))
-
-    def _encode(self, args: tuple[Any, ...], arg: object) -> bytes | int | float:
-        if type(arg) in (int, float):
-            return arg  # type: ignore[return-value]  # bool and the like are written as their str
-        if isinstance(arg, (bytes, bytearray, memoryview)):
-            return bytes(arg)
-        if arg is None:
-            raise InvalidData(f"{args[0]}: None is not a value Redis can hold (in {args!r:.200})")
-        try:
-            return str(arg).encode(self._charset, self._errors)
-        except UnicodeEncodeError as error:
-            raise InvalidData(f"{args[0]}: cannot encode {arg!r}: {error}") from error
-
-    def __getattr__(self, name: str) -> Callable[..., Deferred[Any]]:
-        words = method_words(name)
-        if words is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-        def command(*args: Any) -> Deferred[Any]:
-            return self.execute_command(*words, *args)
-
-        command.__name__ = name
-        command.__doc__ = f"The Redis command {' '.join(words)}, arguments and reply as they are."
-        return command
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *method_names()})
+    def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
+        return self._group.submit(args, packed, self._terms)
 
     # txredisapi keeps the state of transactions and pipelines in the connection. Here nobody has
     # one for himself, and the service says so.

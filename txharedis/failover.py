@@ -43,7 +43,7 @@ from txharedis.group import NodeGroup, Survey
 from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
 from txharedis.node import Node
-from txharedis.options import Options, parse_nodes
+from txharedis.options import Options, Terms, parse_nodes
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
 
@@ -137,7 +137,7 @@ class FailoverService(Service):
 
     # What the client asks for.
 
-    def submit(self, args: Args, packed: bytes) -> Deferred[object]:
+    def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]:
         """Run one command on the master, now or after the failover in progress.
 
         `packed` is the command as it goes over the wire. Returns a Deferred with the converted

@@ -14,7 +14,7 @@ from txharedis.errors import InvalidOption
 from txharedis.events import Event
 from txharedis.topology import Address
 
-__all__ = ["DELIVERIES", "Nodes", "Options", "parse_nodes"]
+__all__ = ["DELIVERIES", "Nodes", "Options", "Terms", "parse_nodes"]
 
 DELIVERIES = ("at-most-once", "at-least-once")
 
@@ -29,6 +29,14 @@ def _count(low: int, high: float = math.inf) -> dict[str, Any]:
 
 _FLAG: dict[str, Any] = {"kind": bool}
 _TEXT: dict[str, Any] = {"kind": str}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What one command asks for, where that may differ from command to command.
+
+    A client has the terms of its options; its views (`client.read_from("replica")`) have others.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +152,11 @@ class Options:
             if name not in known:
                 raise InvalidOption(f"unknown option {name!r} (known: {', '.join(sorted(known))})")
         return cls(**values)
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of the commands that ask for nothing special."""
+        return Terms()
 
     @property
     def lease(self) -> float:

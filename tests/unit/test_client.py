@@ -36,7 +36,7 @@ class FakeGroup:
         self.done: list[str] = []
         self.reply: Any = None
 
-    def submit(self, args: Any, packed: bytes) -> Deferred[Any]:
+    def submit(self, args: Any, packed: bytes, terms: Any) -> Deferred[Any]:
         self.commands.append(unpacked(packed))
         return Deferred() if self.reply is None else succeed(self.reply)
 

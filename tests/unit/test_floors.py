@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 FLOORS = (
     ("errors", "interfaces", "options", "topology", "events", "log", "_version"),
     ("election", "commands", "_command_table", "replies"),
-    ("protocol", "factory", "pending", "alarm"),
+    ("protocol", "factory", "pending", "methods", "alarm"),
     ("node", "lock", "gossip", "client"),
-    ("group",),
-    ("campaign", "traffic"),
+    ("group", "dedicated", "subscriptions"),
+    ("campaign", "traffic", "blocking", "transactions", "reading"),
     ("failover",),
     ("monitor", "cli", "demo", "testing"),
 )

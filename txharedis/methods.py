@@ -1,0 +1,95 @@
+"""CommandMethods: a method for every Redis command; whoever has them says where commands go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from txredisapi import HiredisProtocol, InvalidData
+
+from txharedis.commands import method_names, method_words
+from txharedis.interfaces import Args, pack
+from txharedis.options import Options
+
+__all__ = ["CommandMethods"]
+
+
+class CommandMethods(HiredisProtocol):
+    """Every method of txredisapi with its signature and its reply conversion.
+
+    And every other command of the servers under its own name: `xadd("s", "*", "f", "v")`,
+    `config_get("maxmemory")`.
+
+    It is txredisapi's protocol, never connected: all its methods end in `execute_command`, and that
+    one ends in `_send`, which a subclass defines.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(
+            charset=options.charset,
+            errors=options.errors,
+            convertNumbers=options.convert_numbers,
+        )
+        self._charset = options.charset or "utf-8"
+        self._errors = options.errors
+        self._plain_text = options.errors == "strict" and (
+            options.charset is None or options.charset.lower().replace("_", "-") == "utf-8"
+        )
+
+    def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
+        """Run one command; `packed` is the command as it goes over the wire."""
+        raise NotImplementedError
+
+    def execute_command(
+        self,
+        *args: Any,
+        post_proc: Callable[[Any], Any] | None = None,
+        apply_timeout: bool = True,
+    ) -> Deferred[Any]:
+        """Run any command; `post_proc` is applied to its reply.
+
+        `apply_timeout` is txredisapi's and has no meaning here. An argument that cannot be encoded
+        raises InvalidData, which names it.
+        """
+        result = self._send(args, self._packed(args))
+        return result if post_proc is None else result.addCallback(post_proc)
+
+    def _packed(self, args: tuple[Any, ...]) -> bytes:
+        try:
+            return pack(args) if self._plain_text and args else self._pack(args)
+        except (TypeError, UnicodeEncodeError):
+            return self._pack(args)
+
+    def _pack(self, args: tuple[Any, ...]) -> bytes:
+        """What hiredis cannot encode by itself, or an error that names what cannot be."""
+        if not args:
+            raise InvalidData("no command given")
+        return pack(tuple(self._encode(args, arg) for arg in args))
+
+    def _encode(self, args: tuple[Any, ...], arg: object) -> bytes | int | float:
+        if type(arg) in (int, float):
+            return arg  # type: ignore[return-value]  # bool and the like are written as their str
+        if isinstance(arg, (bytes, bytearray, memoryview)):
+            return bytes(arg)
+        if arg is None:
+            raise InvalidData(f"{args[0]}: None is not a value Redis can hold (in {args!r:.200})")
+        try:
+            return str(arg).encode(self._charset, self._errors)
+        except UnicodeEncodeError as error:
+            raise InvalidData(f"{args[0]}: cannot encode {arg!r}: {error}") from error
+
+    def __getattr__(self, name: str) -> Callable[..., Deferred[Any]]:
+        words = method_words(name)
+        if words is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+        def command(*args: Any) -> Deferred[Any]:
+            return self.execute_command(*words, *args)
+
+        command.__name__ = name
+        command.__doc__ = f"The Redis command {' '.join(words)}, arguments and reply as they are."
+        return command
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *method_names()})
