@@ -16,9 +16,10 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from txharedis.alarm import Alarm
+from txharedis.blocking import Blocking
 from txharedis.campaign import Campaign
 from txharedis.client import HAClient
-from txharedis.commands import describe
+from txharedis.commands import describe, refusal
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
@@ -44,6 +45,7 @@ from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.replies import converter
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
 
@@ -102,6 +104,16 @@ class FailoverService(Service):
         self._single = len(self._group) == 1
         self._alarm = Alarm(reactor)
         self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
+        self._blocking = Blocking(
+            reactor,
+            self._traffic.links,
+            self._traffic.pending,
+            self._log,
+            counter=self._traffic.counter,
+            convert=converter(self.options.charset, self.options.convert_numbers),
+            may_retry=self._traffic.may_retry,
+            turned_away=self._traffic.turned_away,
+        )
         self._gossip = Gossip(
             reactor,
             () if self._single else parsed.addresses,
@@ -154,14 +166,15 @@ class FailoverService(Service):
         Cancelling it drops an unsent command and stops waiting for a sent one.
         """
         info = describe(args)
-        if info.stateful or info.blocking:
-            what = "blocks" if info.blocking else "changes the state of"
-            return fail(UnsupportedCommand(f"{info.name} {what} the link that all commands share"))
+        if info.stateful:
+            return fail(UnsupportedCommand(refusal(info.name)))
         if self.options.command_logging:
             place = self.master or "nobody yet"
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
+        if info.blocking:
+            return self._blocking.submit(info.name, packed, self.options.db, read=info.read)
         return self._traffic.pending.add(args, packed, info.read)
 
     @property
@@ -190,9 +203,13 @@ class FailoverService(Service):
         return self._traffic.when_ready()
 
     async def drain(self) -> None:
-        """Wait until no command is pending; what waits for a start is not waited for."""
-        if self.phase is not Phase.IDLE:
-            await self._traffic.pending.when_idle()
+        """Wait until no command is pending, blocking ones and those in transactions among them.
+
+        What waits for a start is not waited for.
+        """
+        busy = (self._traffic.pending, self._blocking)
+        while self.phase not in (Phase.IDLE, Phase.STOPPED) and any(busy):
+            await gatherResults([part.when_idle() for part in busy])
 
     # The Service.
 
@@ -215,6 +232,9 @@ class FailoverService(Service):
     def stopService(self) -> Deferred[Any]:
         """Fail what is pending with ServiceStopped and drop all links.
 
+        Blocking commands are taken back first, for half a second at most: nothing is popped for
+        nobody.
+
         The Deferred fires when the last link is gone.
         """
         super().stopService()
@@ -224,7 +244,13 @@ class FailoverService(Service):
         self._traffic.stop()
         if self._conductor is not None:
             self._conductor.cancel()
-        return gatherResults([self._group.close(), self._gossip.close()])
+        unblocked = self._blocking.stop()
+        return gatherResults(
+            [self._gossip.close(), unblocked.addCallback(lambda _: self._close_links())]
+        )
+
+    def _close_links(self) -> Deferred[Any]:
+        return gatherResults([self._traffic.links.close(), self._group.close()])
 
     # The circle: survey, decide, act.
 

@@ -58,6 +58,7 @@ class NodeProtocol(HiredisProtocol):
         self._when_refused = refused
         self._waiting: deque[Waiter] = deque()
         self._dead = False
+        self._when_unasked: Callable[[object], None] | None = None
         # Being connected is no word from the server: the kernel accepts for one that hangs.
         self.last_heard = -math.inf
 
@@ -142,8 +143,18 @@ class NodeProtocol(HiredisProtocol):
             self.abort()
 
     def unasked(self, reply: object) -> None:
-        """A reply that nobody waits for: the streams are out of step, so the link is useless."""
-        self.abort()
+        """A reply that nobody waits for: the streams are out of step, so the link is useless.
+
+        Unless somebody listens to what comes unasked.
+        """
+        if self._when_unasked is None:
+            self.abort()
+        else:
+            self._when_unasked(reply)
+
+    def listen(self, heard: Callable[[object], None]) -> None:
+        """From here on `heard(reply)` is called with each reply that nobody waits for."""
+        self._when_unasked = heard
 
     def abort(self) -> None:
         """Drop the link at once.
