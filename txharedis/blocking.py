@@ -6,14 +6,15 @@ away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Sequence
 from typing import Any, cast
 
 import hiredis
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 
 from txharedis.alarm import Alarm
-from txharedis.dedicated import DedicatedLink, DedicatedLinks
+from txharedis.dedicated import DedicatedLink, DedicatedLinks, DedicatedTerms
 from txharedis.errors import HARedisError, LinkLost, ResponseError, ServiceStopped
 from txharedis.interfaces import Args, Clock, pack
 from txharedis.log import ClientLog
@@ -30,11 +31,7 @@ FIRST_TRY = 0.5
 
 
 class Blocking:
-    """The blocking commands of one client.
-
-    `counter` is the key and the database in which writes are counted, None for not at all.
-    `convert`, `may_retry` and `turned_away` are as for PendingCommands.
-    """
+    """The blocking commands of one client."""
 
     def __init__(
         self,
@@ -42,21 +39,14 @@ class Blocking:
         links: DedicatedLinks,
         pending: PendingCommands,
         log: ClientLog,
-        *,
-        counter: tuple[str, int] | None,
-        convert: Callable[[object], object] | None,
-        may_retry: Callable[[Exception], bool],
-        turned_away: Callable[[Exception], None],
+        terms: DedicatedTerms,
     ) -> None:
         self.clock = clock
         self.links = links
         self.pending = pending
         self.log = log
-        self.counter = counter
-        self.may_retry = may_retry
-        self.turned_away = turned_away
+        self.terms = terms
         self.stopped = False
-        self._convert = convert
         self._commands: set[_Blocked] = set()
         self._idle: list[Deferred[None]] = []
 
@@ -77,10 +67,6 @@ class Blocking:
         self._commands.add(command)
         Deferred.fromCoroutine(command.run()).addBoth(lambda _: self._over(command))
         return command.deferred
-
-    def value(self, reply: object) -> object:
-        """What the caller gets of a raw reply."""
-        return reply if self._convert is None else self._convert(reply)
 
     def when_idle(self) -> Deferred[None]:
         """Fires when none is waiting."""
@@ -118,9 +104,7 @@ class _Blocked:
     done so too.
     """
 
-    def __init__(
-        self, owner: Blocking, name: str, words: list[bytes], db: int, read: bool
-    ) -> None:
+    def __init__(self, owner: Blocking, name: str, words: list[bytes], db: int, read: bool) -> None:
         self.deferred: Deferred[object] = Deferred(lambda _: self._give_up())
         self._owner = owner
         self._name = name
@@ -146,7 +130,7 @@ class _Blocked:
             if isinstance(reply, Exception):
                 self.deferred.errback(reply)
             else:
-                self.deferred.callback(self._owner.value(reply))
+                self.deferred.callback(self._owner.terms.value(reply))
 
     def stop(self) -> None:
         """The client is being closed."""
@@ -184,10 +168,10 @@ class _Blocked:
                     self._answered.news = False
                     await self._answered.sleep(0.05)  # it may do so again: no busy loop
             else:
-                retry = isinstance(reply, Exception) and self._owner.may_retry(reply)
+                retry = isinstance(reply, Exception) and self._owner.terms.may_retry(reply)
                 if not retry or self._abandoned:
                     return reply
-                self._owner.turned_away(cast(Exception, reply))
+                self._owner.terms.turned_away(cast(Exception, reply))
         raise CancelledError
 
     def _left(self) -> float | None:
@@ -209,10 +193,9 @@ class _Blocked:
 
     async def _earlier_commands(self) -> None:
         ping = ("PING",)
-        try:
+        # An error is an answer too; and when the time is over, the next step finds it out.
+        with contextlib.suppress(ResponseError, TimeoutError):
             await self._in_time(self._owner.pending.add(ping, pack(ping), True), FIRST_TRY)
-        except (ResponseError, TimeoutError):
-            pass  # an answer too; or the time is over, which the caller of this finds out
 
     # On a link.
 
@@ -234,8 +217,8 @@ class _Blocked:
             if isinstance(refusal, Exception):
                 reply = refusal
         executed = reply is not None and not isinstance(reply, Exception)
-        if executed and not self._read and not before and self._owner.counter is not None:
-            link.exchange(count_command(self._owner.counter, 1)).addErrback(lambda _: None)
+        if executed and not self._read and not before and self._owner.terms.counter is not None:
+            link.exchange(count_command(self._owner.terms.counter, 1)).addErrback(lambda _: None)
         if executed and self._abandoned:
             await self._put_back(link, reply)
         await self._settled(link)
@@ -261,16 +244,16 @@ class _Blocked:
         """WAIT speaks of the writes of its own link: one that changes nothing, after all others."""
         if self._name not in ("WAIT", "WAITAOF"):
             return ()
-        if self._owner.counter is None:
+        if self._owner.terms.counter is None:
             return [("PUBLISH", "haredis:wait", "")]
-        return [count_command(self._owner.counter, 0)]
+        return [count_command(self._owner.terms.counter, 0)]
 
     async def _fix_new_entries(self, link: DedicatedLink) -> None:
         """Put the newest ids for `$`, which would be another moment when it is issued again."""
         asked = new_entries(self._name, self._words)
         if asked:
             replies = await link.exchange(
-                *(["XREVRANGE", stream, "+", "-", "COUNT", 1] for stream in asked.values())
+                *((b"XREVRANGE", stream, b"+", b"-", b"COUNT", 1) for stream in asked.values())
             )
             for index, reply in zip(asked, replies, strict=True):
                 match reply:
@@ -319,7 +302,7 @@ class _Blocked:
                 # The queue takes no more; this link does.
                 [answer] = await link.exchange(command)
                 if isinstance(answer, Exception):
-                    raise answer
+                    raise answer from None
         except (HARedisError, ResponseError) as error:
             self._owner.log.error(
                 "what a cancelled {name} took from {key} could not be put back: {error}",

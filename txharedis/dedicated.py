@@ -6,6 +6,7 @@ A blocking command, a transaction, a monitor takes one and gives it back when it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -17,12 +18,32 @@ from txharedis.options import Options
 from txharedis.protocol import NodeProtocol
 from txharedis.replies import not_executed
 
-__all__ = ["DedicatedLink", "DedicatedLinks"]
+__all__ = ["DedicatedLink", "DedicatedLinks", "DedicatedTerms"]
 
 IDLE_KEPT = 8
 """Links that nobody uses are kept for the next caller, so many at most,"""
 IDLE_SECONDS = 30.0
 """and so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class DedicatedTerms:
+    """What the users of dedicated links have in common with the queue of the other commands.
+
+    counter      the key and the database in which writes are counted, None for not at all.
+    convert      makes the caller's value of a raw reply, None when raw is right.
+    may_retry    whether an error reply says that another node should run the command.
+    turned_away  is called with such a reply.
+    """
+
+    counter: tuple[str, int] | None
+    convert: Callable[[object], object] | None
+    may_retry: Callable[[Exception], bool]
+    turned_away: Callable[[Exception], None]
+
+    def value(self, reply: object) -> object:
+        """What the caller gets of a raw reply."""
+        return reply if self.convert is None else self.convert(reply)
 
 
 class DedicatedLink:

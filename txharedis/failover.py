@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import random
 import secrets
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -20,6 +21,7 @@ from txharedis.blocking import Blocking
 from txharedis.campaign import Campaign
 from txharedis.client import HAClient
 from txharedis.commands import describe, refusal
+from txharedis.dedicated import DedicatedTerms
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
@@ -43,11 +45,13 @@ from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
 from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
+from txharedis.monitoring import Monitoring, Monitors
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
 from txharedis.replies import converter
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
+from txharedis.transactions import Transaction, Transactions
 
 __all__ = ["FailoverService", "Phase", "create_client"]
 
@@ -104,16 +108,16 @@ class FailoverService(Service):
         self._single = len(self._group) == 1
         self._alarm = Alarm(reactor)
         self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
-        self._blocking = Blocking(
-            reactor,
-            self._traffic.links,
-            self._traffic.pending,
-            self._log,
+        terms = DedicatedTerms(
             counter=self._traffic.counter,
             convert=converter(self.options.charset, self.options.convert_numbers),
             may_retry=self._traffic.may_retry,
             turned_away=self._traffic.turned_away,
         )
+        links = self._traffic.links
+        self._blocking = Blocking(reactor, links, self._traffic.pending, self._log, terms)
+        self._transactions = Transactions(reactor, links, self.options, terms)
+        self._monitors = Monitors(reactor, links, self._log)
         self._gossip = Gossip(
             reactor,
             () if self._single else parsed.addresses,
@@ -177,6 +181,22 @@ class FailoverService(Service):
             return self._blocking.submit(info.name, packed, self.options.db, read=info.read)
         return self._traffic.pending.add(args, packed, info.read)
 
+    def begin(self, keys: Any, *, multi: bool) -> Deferred[Transaction]:
+        """A transaction that watches `keys` (None for nothing); see HAClient.multi."""
+        return Deferred.fromCoroutine(self._transactions.begin(keys, self.options.db, multi=multi))
+
+    def transact(
+        self, function: Callable[[Transaction], Any], keys: tuple[Any, ...], attempts: int
+    ) -> Deferred[list[Any]]:
+        """See HAClient.transaction."""
+        return Deferred.fromCoroutine(
+            self._transactions.run(function, keys, self.options.db, attempts)
+        )
+
+    def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:
+        """See HAClient.monitor."""
+        return self._monitors.start(on_line, self.options.db)
+
     @property
     def master(self) -> str | None:
         """The node that commands go to as "host:port", None while there is none."""
@@ -207,7 +227,7 @@ class FailoverService(Service):
 
         What waits for a start is not waited for.
         """
-        busy = (self._traffic.pending, self._blocking)
+        busy = (self._traffic.pending, self._blocking, self._transactions)
         while self.phase not in (Phase.IDLE, Phase.STOPPED) and any(busy):
             await gatherResults([part.when_idle() for part in busy])
 
@@ -244,6 +264,8 @@ class FailoverService(Service):
         self._traffic.stop()
         if self._conductor is not None:
             self._conductor.cancel()
+        self._transactions.stop()
+        self._monitors.stop()
         unblocked = self._blocking.stop()
         return gatherResults(
             [self._gossip.close(), unblocked.addCallback(lambda _: self._close_links())]

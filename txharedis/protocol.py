@@ -59,6 +59,7 @@ class NodeProtocol(HiredisProtocol):
         self._waiting: deque[Waiter] = deque()
         self._dead = False
         self._when_unasked: Callable[[object], None] | None = None
+        self._ended: Deferred[None] | None = None  # for who listens
         # Being connected is no word from the server: the kernel accepts for one that hangs.
         self.last_heard = -math.inf
 
@@ -152,9 +153,14 @@ class NodeProtocol(HiredisProtocol):
         else:
             self._when_unasked(reply)
 
-    def listen(self, heard: Callable[[object], None]) -> None:
-        """From here on `heard(reply)` is called with each reply that nobody waits for."""
+    def listen(self, heard: Callable[[object], None]) -> Deferred[None]:
+        """From here on `heard(reply)` is called with each reply that nobody waits for.
+
+        The Deferred fires when the link is lost.
+        """
         self._when_unasked = heard
+        self._ended = Deferred()
+        return self._ended
 
     def abort(self) -> None:
         """Drop the link at once.
@@ -176,6 +182,9 @@ class NodeProtocol(HiredisProtocol):
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
             waiter.lost()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended.callback(None)
 
 
 def greeting(options: Options, db: int) -> list[Args]:

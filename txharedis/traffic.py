@@ -36,9 +36,7 @@ class Traffic:
         self._options = options
         self._news = news
         self._single = len(group) == 1
-        self.counter = counter = (
-            None if self._single else (OPCOUNTER_KEY, options.haredis_db_num)
-        )
+        self.counter = counter = None if self._single else (OPCOUNTER_KEY, options.haredis_db_num)
         self.links = DedicatedLinks(clock, options)
         self.pending = PendingCommands(
             clock,

@@ -12,9 +12,8 @@ from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from txredisapi import BaseRedisProtocol, HiredisProtocol, RedisError, WatchError
 
 from txharedis.commands import describe, refusal
-from txharedis.dedicated import DedicatedLink, DedicatedLinks
+from txharedis.dedicated import DedicatedLink, DedicatedLinks, DedicatedTerms
 from txharedis.errors import (
-    HARedisError,
     NoMaster,
     NotInTransaction,
     ResponseError,
@@ -26,7 +25,6 @@ from txharedis.interfaces import Clock, Timer, pack
 from txharedis.methods import CommandMethods
 from txharedis.options import Options
 from txharedis.pending import count_command
-from txharedis.replies import not_executed
 
 __all__ = ["Transaction", "Transactions"]
 
@@ -35,27 +33,20 @@ Step = Callable[[Any], Any]
 
 
 class Transactions:
-    """The transactions of one client; `counter`, `convert` and the others as for Blocking."""
+    """The transactions of one client."""
 
     def __init__(
         self,
         clock: Clock,
         links: DedicatedLinks,
         options: Options,
-        *,
-        counter: tuple[str, int] | None,
-        convert: Callable[[object], object] | None,
-        may_retry: Callable[[Exception], bool],
-        turned_away: Callable[[Exception], None],
+        terms: DedicatedTerms,
     ) -> None:
         self.clock = clock
         self.links = links
         self.options = options
-        self.counter = counter
-        self.may_retry = may_retry
-        self.turned_away = turned_away
+        self.terms = terms
         self.stopped = False
-        self._convert = convert
         self._unanswered = 0
         self._idle: list[Deferred[None]] = []
 
@@ -71,9 +62,9 @@ class Transactions:
         self._idle.append(idle)
         return idle
 
-    def value(self, reply: object) -> object:
-        """What the caller gets of a raw reply."""
-        return reply if self._convert is None else self._convert(reply)
+    def stop(self) -> None:
+        """What is lost from here on is lost because the client was closed."""
+        self.stopped = True
 
     def asked(self) -> None:
         """A command was sent in a transaction."""
@@ -121,14 +112,18 @@ class Transactions:
         self, function: Callable[[Transaction], Any], keys: Sequence[Any], db: int, attempts: int
     ) -> list[Any]:
         """HAClient.transaction, which see."""
-        for attempt in range(1, attempts + 1):
+        if attempts < 1:
+            raise ValueError(f"attempts={attempts!r} is not 1 or more")
+        attempt = 0
+        while True:
+            attempt += 1
             transaction = await self.begin(keys or None, db, multi=False)
             try:
                 try:
                     await _result(function(transaction))
                     if transaction.inMulti:
-                        return cast(list[Any], await transaction.commit())
-                    return []
+                        await transaction.commit()
+                    return transaction.results
                 finally:
                     transaction.hush()
                     transaction.abandon()
@@ -140,7 +135,6 @@ class Transactions:
                     raise
             # Those who were in each other's way do not meet again at once.
             await self._sleep(random.uniform(0, min(0.1, 0.001 * 2 ** min(attempt, 10))))
-        raise ValueError(f"attempts={attempts!r} is not 1 or more")
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         slept: Deferred[None] = Deferred(lambda _: timer.cancel())
@@ -178,8 +172,9 @@ class Transaction(CommandMethods):
         self._steps: list[list[Step]] = []  # what makes the replies in EXEC's list
         self._queued: list[Deferred[Any]] = []
         self._exec_sent = False
+        self.results: list[Any] = []  # of EXEC
         self._why_over: Callable[[], RedisError] | None = None
-        self._recording = False
+        self._in_method = False
 
     def __repr__(self) -> str:
         return f"<Transaction {'in MULTI' if self.inMulti else 'over' if self._why_over else ''}>"
@@ -200,10 +195,13 @@ class Transaction(CommandMethods):
         return reply
 
     def multi(self, keys: Any = None) -> Deferred[Any]:
-        """From here on commands are queued; `keys` are watched before. Fires with this one."""
+        """From here on commands are queued; fires with this transaction.
+
+        With `keys`, which are watched before, wait for the Deferred: what is asked until then is
+        not queued.
+        """
         if keys is not None:
-            watched = self.watch(keys)
-            watched.addErrback(lambda _: None)  # MULTI and EXEC say it again
+            return self.watch(keys).addCallback(lambda _: self.multi())
         reply = self._ask(("MULTI",), self._begun)
         self.inMulti = self._why_over is None
         return reply
@@ -236,6 +234,12 @@ class Transaction(CommandMethods):
         if self._why_over is None:
             (self.discard() if self.inMulti else self.unwatch()).addErrback(lambda _: None)
 
+    def pipeline(self) -> Deferred[Any]:
+        """Not here: what is queued goes out together as it is."""
+        return fail(UnsupportedCommand("not in a transaction: it is a method of the client"))
+
+    execute_pipeline = quit = shutdown = pipeline
+
     def hush(self) -> None:
         """No queued command's failure is news any more: commit() tells."""
         for deferred in self._queued:
@@ -252,7 +256,7 @@ class Transaction(CommandMethods):
         blocking command before multi(): use the client for that.
         """
         steps = [] if post_proc is None else [post_proc]
-        if self.inMulti and self._recording:
+        if self.inMulti and self._in_method:
             return _Recorded(args, steps)
         if self.inMulti:
             return self._queue(args, steps)
@@ -299,16 +303,16 @@ class Transaction(CommandMethods):
         return self
 
     def _answered(self, reply: object) -> Any:
-        return self._owner.value(reply)
+        return self._owner.terms.value(reply)
 
     def _queued_now(self, steps: list[Step], reply: object) -> Any:
         self._steps.append(steps)
         self.transactions += 1
-        return self._owner.value(reply)
+        return self._owner.terms.value(reply)
 
     def _ended(self, reply: object) -> Any:
         self._let_go(clean=True)
-        return self._owner.value(reply)
+        return self._owner.terms.value(reply)
 
     def _executed(self, reply: object) -> Any:
         self._let_go(clean=True)
@@ -316,12 +320,14 @@ class Transaction(CommandMethods):
         if reply is None:
             raise WatchError("Transaction failed")
         steps = iter(self._steps)
-        return [self._item(next(steps, []), item) for item in cast(list[object], reply)]
+        items = cast(list[object], reply)
+        self.results = [self._item(next(steps, []), item) for item in items]
+        return self.results
 
     def _item(self, steps: list[Step], item: object) -> Any:
         if isinstance(item, Exception):
             return item
-        value: Any = self._owner.value(item)
+        value: Any = self._owner.terms.value(item)
         for step in steps:
             value = step(value)
         return value
@@ -343,8 +349,8 @@ class Transaction(CommandMethods):
         assert self._link is not None
         asked = _Asked(self, done)
         waiters: list[Any] = [asked]
-        if writes and self._owner.counter is not None:
-            packed.append(pack(tuple(count_command(self._owner.counter, writes))))
+        if writes and self._owner.terms.counter is not None:
+            packed.append(pack(tuple(count_command(self._owner.terms.counter, writes))))
             waiters.append(_NOBODY)
         self._owner.asked()
         if not self._link.send(packed, waiters):
@@ -358,10 +364,10 @@ class Transaction(CommandMethods):
     def turned_away(self, error: Exception) -> bool:
         """Whether this error reply ends it: the node is the master no more, say."""
         reason = ResponseError(str(error).partition("because of: ")[2] or str(error))
-        if not self._owner.may_retry(reason):
+        if not self._owner.terms.may_retry(reason):
             return False
         self._lose(f"the master turned it away: {error}", executed=False)
-        self._owner.turned_away(error)
+        self._owner.terms.turned_away(error)
         return True
 
     def refused(self, done: Callable[[object], Any], error: Exception) -> None:
@@ -370,7 +376,7 @@ class Transaction(CommandMethods):
             self._let_go(clean=str(error).startswith("EXECABORT"))
             self._clear()
 
-    def link_lost(self, why: str = "its link was lost") -> Exception:
+    def link_lost(self, why: str = "its link was lost") -> RedisError:
         """The error for what is not answered any more."""
         self._lose(why, executed=None if self._exec_sent else False)
         assert self._why_over is not None
@@ -511,13 +517,13 @@ def _called(step: Step, args: Any, kwargs: Any, value: Any) -> Any:
 def _recording(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def queued(self: Transaction, *args: Any, **kwargs: Any) -> Any:
-        if not self.inMulti or self._recording:
+        if not self.inMulti or self._in_method:
             return method(self, *args, **kwargs)
-        self._recording = True
+        self._in_method = True
         try:
             result = method(self, *args, **kwargs)
         finally:
-            self._recording = False
+            self._in_method = False
         return self.queue_recorded(result) if isinstance(result, _Recorded) else result
 
     return queued
@@ -525,6 +531,6 @@ def _recording(method: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in {*vars(BaseRedisProtocol), *vars(HiredisProtocol)}:
     _method = getattr(HiredisProtocol, _name)
-    if inspect.isfunction(_method) and _name[0] != "_" and _name not in vars(CommandMethods):
-        if _name not in vars(Transaction):
-            setattr(Transaction, _name, _recording(_method))
+    _ours = _name in vars(CommandMethods) or _name in vars(Transaction)
+    if inspect.isfunction(_method) and _name[0] != "_" and not _ours:
+        setattr(Transaction, _name, _recording(_method))

@@ -118,7 +118,7 @@ def undo(name: str, words: Words, reply: object) -> list[bytes] | None:
             push = b"LPUSH" if _side(words) == b"LEFT" else b"RPUSH"
             return [push, key, *reversed(items)]
         # NX: who has added the member again meanwhile knows a newer score.
-        case ("BZPOPMIN" | "BZPOPMAX"), [bytes(key), bytes(member), bytes(score)]:
+        case (("BZPOPMIN" | "BZPOPMAX"), [bytes(key), bytes(member), bytes(score)]):
             return [b"ZADD", key, b"NX", score, member]
         case "BZMPOP", [bytes(key), list(members)]:
             pairs = [word for member, score in members for word in (score, member)]
