@@ -5,15 +5,16 @@ It stands below the service that owns it: of the service it knows only what `Gro
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 
 from txharedis.errors import UnsupportedCommand
 from txharedis.interfaces import Args
 from txharedis.methods import CommandMethods
 from txharedis.options import Options, Terms
+from txharedis.pipeline import Pipeline
 from txharedis.topology import Topology
 
 __all__ = ["Group", "HAClient"]
@@ -32,6 +33,14 @@ class Group(Protocol):
     def topology(self) -> Topology: ...
 
     def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]: ...
+
+    def begin(self, keys: Any, *, multi: bool) -> Deferred[Any]: ...
+
+    def transact(
+        self, function: Callable[[Any], Any], keys: tuple[Any, ...], attempts: int
+    ) -> Deferred[list[Any]]: ...
+
+    def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]: ...
 
     def when_ready(self) -> Deferred[None]: ...
 
@@ -83,26 +92,76 @@ class HAClient(CommandMethods):
     def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
         return self._group.submit(args, packed, self._terms)
 
-    # txredisapi keeps the state of transactions and pipelines in the connection. Here nobody has
-    # one for himself, and the service says so.
+    # Transactions and pipelines.
 
-    def multi(self, keys: object = None) -> Deferred[Any]:
-        return self.execute_command("MULTI")
+    def multi(self, keys: Any = None) -> Deferred[Any]:
+        """Begin a transaction on a link of its own.
+
+        Fires with a txharedis.transactions.Transaction. Its commands answer "QUEUED", its
+        `commit()` gives the list of their replies. `keys` (one or several) are watched before. It
+        waits for a master, for `command_timeout` at most (NoMaster), and fails with QueueFull when
+        `max_dedicated` links are in use or waited for, and with what else ends a command.
+        """
+        return self._group.begin(keys, multi=True)
 
     def watch(self, keys: Any) -> Deferred[Any]:
-        return self.execute_command("WATCH", *([keys] if isinstance(keys, str) else keys))
+        """Begin a transaction by watching keys; its commands run at once until its `multi()`.
+
+        As `multi` otherwise.
+        """
+        return self._group.begin(keys, multi=False)
+
+    def transaction(
+        self, function: Callable[[Any], Any], *keys: Any, attempts: int = 50
+    ) -> Deferred[list[Any]]:
+        """Run a whole transaction, and again when it met another one.
+
+        Watches `keys` and calls `function(tx)`, which may return a Deferred or be a coroutine
+        function. What it reads with `tx` is read at once; after `tx.multi()` its commands are
+        queued, and EXEC follows when it has returned. Fires with the list of EXEC's replies (a
+        command that failed stands there as its ResponseError), or with an empty list when
+        `function` has queued nothing: without multi() there is nothing to execute.
+
+        `function` is called again, after a moment, when a watched key was changed, and after a
+        failover when EXEC had not been sent or was refused; so it should do nothing but use `tx`.
+        What it writes before `tx.multi()` is not taken back. Fails with
+          WatchError       in none of `attempts` was nobody else faster;
+          TransactionLost  the reply to EXEC was lost with its link (executed=None), or there was a
+                           failover in the last attempt;
+          ResponseError    a command was refused when it was queued (EXECABORT): nothing was done;
+          what `function` raises: then the transaction is given up;
+          what `multi` fails with.
+        """
+        return self._group.transact(function, keys, attempts)
 
     def commit(self) -> Deferred[Any]:
+        """Not here: a transaction has it, and `multi()` gives one."""
         return self.execute_command("EXEC")
 
     def discard(self) -> Deferred[Any]:
+        """Not here: a transaction has it, and `multi()` gives one."""
         return self.execute_command("DISCARD")
 
     def pipeline(self) -> Deferred[Any]:
-        """Not here, and not needed: the commands of one reactor turn leave in one write."""
-        return fail(UnsupportedCommand("no pipeline(): commands of one turn leave in one write"))
+        """Fires with a txharedis.pipeline.Pipeline, which keeps commands until they are executed.
 
-    execute_pipeline = pipeline
+        There is little need of it: commands of one reactor turn leave in one write anyway.
+        """
+        return succeed(Pipeline(self._group.options, self._send))
+
+    def execute_pipeline(self) -> Deferred[Any]:
+        """Not here: what `pipeline()` gives has it."""
+        return fail(UnsupportedCommand("execute_pipeline() is a method of what pipeline() gives"))
+
+    def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]:
+        """MONITOR on the master: `on_line(line)` is called with each command that it executes.
+
+        The Deferred fires with a txharedis.monitoring.Monitoring when the server has confirmed; its
+        `stop()` ends it, and so does the end of the client. After a failover it goes on, on the new
+        master; what the old one did meanwhile is missed. An `on_line` that raises is logged. Fails
+        with ResponseError where the server refuses.
+        """
+        return self._group.monitor(on_line)
 
     def shutdown(self) -> Deferred[Any]:
         """Shut the master down: the others then replace it."""

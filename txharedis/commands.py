@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from txharedis._command_table import COMMANDS, SUPPLEMENT
 
-__all__ = ["CommandInfo", "describe", "method_names", "method_words"]
+__all__ = ["CommandInfo", "describe", "method_names", "method_words", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,13 @@ def describe(args: Sequence[object]) -> CommandInfo:
     elif type(word) is str:
         info = _BY_TEXT.get(word)
     return _describe_slowly(args) if info is None else info
+
+
+def refusal(name: str) -> str:
+    """Why a stateful command is not sent on the link that all commands share, and what to use."""
+    why = f"{name} changes the state of the link that all commands share"
+    instead = _INSTEAD.get(name)
+    return f"{why}: use {instead}" if instead else why
 
 
 def method_words(name: str) -> tuple[str, ...] | None:
@@ -199,6 +206,25 @@ _STATEFUL = frozenset(
         "WATCH",
     }
 )
+
+
+_ENDS = "the method of what multi() or watch() gives"
+_INSTEAD = {
+    "AUTH": "the options username and password",
+    "DISCARD": _ENDS,
+    "EXEC": f"commit(), {_ENDS}",
+    "MONITOR": "monitor()",
+    "MULTI": "multi()",
+    "PSUBSCRIBE": "psubscribe()",
+    "PUNSUBSCRIBE": "punsubscribe()",
+    "QUIT": "quit()",
+    "SSUBSCRIBE": "ssubscribe()",
+    "SUBSCRIBE": "subscribe()",
+    "SUNSUBSCRIBE": "sunsubscribe()",
+    "UNSUBSCRIBE": "unsubscribe()",
+    "UNWATCH": _ENDS,
+    "WATCH": "watch()",
+}
 
 
 @dataclass(frozen=True, slots=True)

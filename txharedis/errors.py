@@ -17,6 +17,7 @@ __all__ = [
     "InvalidOption",
     "LinkLost",
     "LockLost",
+    "NotInTransaction",
     "NoMaster",
     "OutcomeUnknown",
     "QueueFull",
@@ -24,6 +25,7 @@ __all__ = [
     "ResponseError",
     "ServiceStopped",
     "StepFailed",
+    "TransactionLost",
     "UnfitNodes",
     "UnsupportedCommand",
     "WouldDiscardData",
@@ -49,7 +51,11 @@ class NoMaster(HARedisError):
 
 
 class QueueFull(HARedisError):
-    """`max_pending` commands or `max_pending_bytes` bytes already wait; this one was not taken."""
+    """A bound is reached, and this command was not taken; the text names it.
+
+    `max_pending` commands or `max_pending_bytes` bytes already wait, or `max_dedicated` blocking
+    commands and transactions have a link of their own or wait for one.
+    """
 
 
 class ServiceStopped(HARedisError):
@@ -75,6 +81,26 @@ class OutcomeUnknown(HARedisError):
     def __init__(self, message: str, command: Sequence[object]) -> None:
         super().__init__(message)
         self.command = tuple(command)
+
+
+class TransactionLost(HARedisError):
+    """A failover, or the loss of its link, ended a transaction before it was answered.
+
+    `exec_sent` tells whether EXEC had been sent. `executed` is False when the server did not
+    execute what stood between MULTI and EXEC, None when nobody knows: EXEC was sent and the reply
+    was lost. Writes between WATCH and MULTI are executed at once, so it says nothing of them.
+    """
+
+    def __init__(
+        self, message: str, exec_sent: bool = False, executed: bool | None = False
+    ) -> None:
+        super().__init__(message)
+        self.exec_sent = exec_sent
+        self.executed = executed
+
+
+class NotInTransaction(HARedisError):
+    """The transaction is over, or multi() was not called before; nothing was sent."""
 
 
 class WouldDiscardData(HARedisError):

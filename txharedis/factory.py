@@ -1,4 +1,4 @@
-"""NodeFactory: keeps one link to one node, redialling for as long as it is wanted."""
+"""Factories: NodeFactory keeps one link to a node, redialling it; OneLink dials once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.protocol import ReconnectingClientFactory
+from twisted.internet.protocol import ClientFactory, ReconnectingClientFactory
 from twisted.python.failure import Failure
 
 from txharedis.interfaces import DialledLink, Reactor
 from txharedis.topology import Address
 
-__all__ = ["NodeFactory"]
+__all__ = ["NodeFactory", "OneLink", "connect"]
+
+
+def connect(reactor: Reactor, address: Address, factory: Any, timeout: float) -> Any:
+    """Dial a node for this factory; returns the connector. `timeout` is in seconds."""
+    return reactor.connectTCP(address.host, address.port, factory, timeout=timeout)
 
 
 class NodeFactory(ReconnectingClientFactory):
@@ -72,9 +77,7 @@ class NodeFactory(ReconnectingClientFactory):
 
     def dial(self) -> None:
         """Begin; called once."""
-        self.connector = self._reactor.connectTCP(
-            self._address.host, self._address.port, self, timeout=self._timeout
-        )
+        self.connector = connect(self._reactor, self._address, self, self._timeout)
 
     def redial_now(self) -> None:
         """Cut the waiting short: there is news that the node may be back."""
@@ -149,3 +152,41 @@ class NodeFactory(ReconnectingClientFactory):
             connector.connect()
         else:
             super().clientConnectionLost(connector, unused_reason)
+
+
+class OneLink(ClientFactory):
+    """Dials once. `build` makes the protocol.
+
+    `gone(reason)` is called once: when the attempt failed, or when the connection that came of it
+    has ended.
+    """
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], DialledLink], gone: Callable[[Failure], None]) -> None:
+        self._build = build
+        self._gone = gone
+        self._link: DialledLink | None = None
+        self._connector: Any = None
+
+    def dial(self, reactor: Reactor, address: Address, timeout: float) -> None:
+        """Begin; called once."""
+        self._connector = connect(reactor, address, self, timeout)
+
+    def abort(self) -> None:
+        """Give up the attempt, or drop the link at once; `gone` tells when that is done."""
+        if self._link is not None:
+            self._link.abort()
+        elif self._connector is not None:
+            self._connector.disconnect()
+
+    def buildProtocol(self, addr: object) -> Any:
+        self._link = protocol = self._build()
+        protocol.factory = self
+        return protocol
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self._gone(reason)
+
+    def clientConnectionLost(self, connector: Any, unused_reason: Failure) -> None:
+        self._gone(unused_reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import random
 import secrets
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -16,9 +17,11 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from txharedis.alarm import Alarm
+from txharedis.blocking import Blocking
 from txharedis.campaign import Campaign
 from txharedis.client import HAClient
-from txharedis.commands import CommandInfo, describe
+from txharedis.commands import CommandInfo, describe, refusal
+from txharedis.dedicated import DedicatedTerms
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
@@ -43,11 +46,14 @@ from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
 from txharedis.interfaces import Args, Reactor, pack
 from txharedis.log import ClientLog
+from txharedis.monitoring import Monitoring, Monitors
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.replies import converter
 from txharedis.scripts import ScriptCache
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
+from txharedis.transactions import Transaction, Transactions
 
 __all__ = ["FailoverService", "Phase", "create_client"]
 
@@ -105,6 +111,16 @@ class FailoverService(Service):
         self._alarm = Alarm(reactor)
         self._scripts = ScriptCache()
         self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
+        terms = DedicatedTerms(
+            counter=self._traffic.counter,
+            convert=converter(self.options.charset, self.options.convert_numbers),
+            may_retry=self._traffic.may_retry,
+            turned_away=self._traffic.turned_away,
+        )
+        links = self._traffic.links
+        self._blocking = Blocking(reactor, links, self._traffic.pending, self._log, terms)
+        self._transactions = Transactions(reactor, links, self.options, terms)
+        self._monitors = Monitors(reactor, links, self._log)
         self._gossip = Gossip(
             reactor,
             () if self._single else parsed.addresses,
@@ -159,14 +175,15 @@ class FailoverService(Service):
         info = describe(args)
         if info.name == "SELECT":
             return self._select(args, packed)
-        if info.stateful or info.blocking:
-            what = "blocks" if info.blocking else "changes the state of"
-            return fail(UnsupportedCommand(f"{info.name} {what} the link that all commands share"))
+        if info.stateful:
+            return fail(UnsupportedCommand(refusal(info.name)))
         if self.options.command_logging:
             place = self.master or "nobody yet"
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
+        if info.blocking:
+            return self._blocking.submit(info.name, packed, self._db, read=info.read)
         reply = self._traffic.pending.add(args, packed, info.read)
         if info.noscript:
             self._scripts.note(info.name, packed)
@@ -182,6 +199,11 @@ class FailoverService(Service):
             return failure
         return self._traffic.pending.add(words, pack(tuple(words)), info.read)
 
+    @property
+    def _db(self) -> int:
+        """The database that is selected."""
+        return self._traffic.pending.db
+
     def _select(self, args: Args, packed: bytes) -> Deferred[object]:
         try:
             db = int(args[1])
@@ -192,6 +214,20 @@ class FailoverService(Service):
                 InvalidOption(f"{db} is the database of our own keys (haredis_db_num); use another")
             )
         return self._traffic.select(db, args, packed)
+
+    def begin(self, keys: Any, *, multi: bool) -> Deferred[Transaction]:
+        """A transaction that watches `keys` (None for nothing); see HAClient.multi."""
+        return Deferred.fromCoroutine(self._transactions.begin(keys, self._db, multi=multi))
+
+    def transact(
+        self, function: Callable[[Transaction], Any], keys: tuple[Any, ...], attempts: int
+    ) -> Deferred[list[Any]]:
+        """See HAClient.transaction."""
+        return Deferred.fromCoroutine(self._transactions.run(function, keys, self._db, attempts))
+
+    def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:
+        """See HAClient.monitor."""
+        return self._monitors.start(on_line, self._db)
 
     @property
     def master(self) -> str | None:
@@ -219,9 +255,13 @@ class FailoverService(Service):
         return self._traffic.when_ready()
 
     async def drain(self) -> None:
-        """Wait until no command is pending; what waits for a start is not waited for."""
-        if self.phase is not Phase.IDLE:
-            await self._traffic.pending.when_idle()
+        """Wait until no command is pending, blocking ones and those in transactions among them.
+
+        What waits for a start is not waited for.
+        """
+        busy = (self._traffic.pending, self._blocking, self._transactions)
+        while self.phase not in (Phase.IDLE, Phase.STOPPED) and any(busy):
+            await gatherResults([part.when_idle() for part in busy])
 
     # The Service.
 
@@ -244,6 +284,9 @@ class FailoverService(Service):
     def stopService(self) -> Deferred[Any]:
         """Fail what is pending with ServiceStopped and drop all links.
 
+        Blocking commands are taken back first, for half a second at most: nothing is popped for
+        nobody.
+
         The Deferred fires when the last link is gone.
         """
         super().stopService()
@@ -253,7 +296,15 @@ class FailoverService(Service):
         self._traffic.stop()
         if self._conductor is not None:
             self._conductor.cancel()
-        return gatherResults([self._group.close(), self._gossip.close()])
+        self._transactions.stop()
+        self._monitors.stop()
+        unblocked = self._blocking.stop()
+        return gatherResults(
+            [self._gossip.close(), unblocked.addCallback(lambda _: self._close_links())]
+        )
+
+    def _close_links(self) -> Deferred[Any]:
+        return gatherResults([self._traffic.links.close(), self._group.close()])
 
     # The circle: survey, decide, act.
 

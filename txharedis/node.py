@@ -18,7 +18,7 @@ from twisted.internet.error import (
 from twisted.python.failure import Failure
 
 from txharedis.errors import LinkLost
-from txharedis.factory import NodeFactory
+from txharedis.factory import NodeFactory, OneLink
 from txharedis.interfaces import Reactor, Timer, Waiter
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
@@ -133,6 +133,7 @@ class Node:
         self._peer_host = address.host
         self._in_cluster = False
         self._was_denied = False  # by the control link that is there now
+        self._one_links: set[OneLink] = set()
 
     def __repr__(self) -> str:
         role = self.view.role.value if self.view is not None else "unknown"
@@ -245,6 +246,40 @@ class Node:
     def _command_denied(self, error: Exception, replies: list[object]) -> None:
         self.commands_denied = str(error) if missing_right(str(error)) else ""
         self._observer.commands_denied(self, error)
+
+    # Links for one caller each.
+
+    def dial(self, db: int, run_id: str, gone: Callable[[], None]) -> Deferred[NodeProtocol]:
+        """Dial a link of one's own, in this database; it is not redialled.
+
+        The Deferred fires with it after its handshake, or fails with LinkLost (also when it leads
+        to another incarnation than `run_id`; "" is any) or with the server's refusal, a
+        ResponseError. `gone()` is called once in any case: when nothing of it is left. Cancelling
+        gives the attempt up. When the node falls silent the link is dropped.
+        """
+
+        def ready(link: NodeProtocol, replies: list[object]) -> None:
+            if run_id not in ("", _identity(replies).run_id):
+                dialled.errback(LinkLost(f"{self.address} has restarted"))
+                link.abort()
+            elif not dialled.called:
+                dialled.callback(link)
+
+        def refused(error: Exception, replies: list[object]) -> None:
+            if not dialled.called:
+                dialled.errback(error)
+
+        def ended(reason: Failure) -> None:
+            self._one_links.discard(one)
+            if not dialled.called:
+                dialled.errback(LinkLost(reason.getErrorMessage()))
+            gone()
+
+        dialled: Deferred[NodeProtocol] = Deferred(lambda _: one.abort())
+        one = OneLink(lambda: self._protocol(db, ready, refused), ended)
+        self._one_links.add(one)
+        one.dial(self._reactor, self.address, self._options.connect_timeout)
+        return dialled
 
     # The control link and the status.
 
@@ -360,6 +395,8 @@ class Node:
         for factory in (self._control_factory, self._command_factory):
             if factory.link is not None:
                 factory.link.abort()
+        for one in tuple(self._one_links):
+            one.abort()
 
     def _pong(self, replies: list[object]) -> None:
         # Any answer will do: MISCONF and BUSY come from the living.

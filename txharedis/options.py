@@ -58,6 +58,8 @@ class Options:
       command_timeout  seconds after which an unanswered command fails, None for never.
       max_pending      commands that may be waiting or unanswered (100000).
       max_pending_bytes  and their bytes (268435456).
+      max_dedicated    blocking commands, transactions and monitors at one time (128): each has a
+                       link of its own, or waits for one.
 
     Watching the servers:
       heartbeat        seconds between PINGs on each node (1.0).
@@ -92,6 +94,7 @@ class Options:
     command_timeout: float | None = field(default=None, metadata=_seconds(0.001))
     max_pending: int = field(default=100_000, metadata=_count(1))
     max_pending_bytes: int = field(default=256 * 1024 * 1024, metadata=_count(1))
+    max_dedicated: int = field(default=128, metadata=_count(1))
     heartbeat: float = field(default=1.0, metadata=_seconds(0.01, 3600))
     down_after: float = field(default=3.0, metadata=_seconds(0.05, 3600))
     survey_interval: float = field(default=10.0, metadata=_seconds(0.05, 3600))

@@ -16,7 +16,15 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, QueueFull
 from txharedis.interfaces import Args, Clock, Link, Timer, pack
 
-__all__ = ["COUNT_SCRIPT", "COUNT_SHA1", "Command", "Delivery", "PendingCommands", "PlainDelivery"]
+__all__ = [
+    "COUNT_SCRIPT",
+    "COUNT_SHA1",
+    "Command",
+    "Delivery",
+    "PendingCommands",
+    "PlainDelivery",
+    "count_command",
+]
 
 
 class Command:
@@ -70,6 +78,16 @@ class Delivery(Protocol):
 
 COUNT_SCRIPT = b"redis.call('select', ARGV[1]) return redis.call('incrby', KEYS[1], ARGV[2])"
 COUNT_SHA1 = hashlib.sha1(COUNT_SCRIPT).hexdigest()
+
+
+def count_command(counter: tuple[str, int], writes: int) -> Args:
+    """The command that counts `writes` writes; `counter` is the key and its database.
+
+    With its whole text: on a link of one caller there is no room for asking again when a server has
+    lost the script, for that could get between a MULTI and its EXEC.
+    """
+    key, db = counter
+    return ("EVAL", COUNT_SCRIPT, 1, key, db, writes)
 
 
 class PlainDelivery:

@@ -59,6 +59,8 @@ class NodeProtocol(HiredisProtocol):
         self._waiting: deque[Waiter] = deque()
         self._dead = False
         self.db = 0  # the selected database, for those who care
+        self._when_unasked: Callable[[object], None] | None = None
+        self._ended: Deferred[None] | None = None  # for who listens
         # Being connected is no word from the server: the kernel accepts for one that hangs.
         self.last_heard = -math.inf
 
@@ -143,8 +145,23 @@ class NodeProtocol(HiredisProtocol):
             self.abort()
 
     def unasked(self, reply: object) -> None:
-        """A reply that nobody waits for: the streams are out of step, so the link is useless."""
-        self.abort()
+        """A reply that nobody waits for: the streams are out of step, so the link is useless.
+
+        Unless somebody listens to what comes unasked.
+        """
+        if self._when_unasked is None:
+            self.abort()
+        else:
+            self._when_unasked(reply)
+
+    def listen(self, heard: Callable[[object], None]) -> Deferred[None]:
+        """From here on `heard(reply)` is called with each reply that nobody waits for.
+
+        The Deferred fires when the link is lost.
+        """
+        self._when_unasked = heard
+        self._ended = Deferred()
+        return self._ended
 
     def abort(self) -> None:
         """Drop the link at once.
@@ -166,6 +183,9 @@ class NodeProtocol(HiredisProtocol):
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
             waiter.lost()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended.callback(None)
 
 
 def greeting(options: Options, db: int) -> list[Args]:

@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 FLOORS = (
     ("errors", "interfaces", "options", "topology", "events", "log", "_version"),
-    ("election", "commands", "_command_table", "replies", "scripts"),
-    ("protocol", "factory", "pending", "methods", "alarm"),
+    ("election", "commands", "_command_table", "replies", "scripts", "waits"),
+    ("protocol", "factory", "pending", "methods", "pipeline", "alarm"),
     ("node", "lock", "gossip", "client"),
     ("group", "dedicated", "subscriptions"),
-    ("campaign", "traffic", "blocking", "transactions", "reading"),
+    ("campaign", "traffic", "blocking", "transactions", "monitoring", "reading"),
     ("failover",),
     ("monitor", "cli", "demo", "testing"),
 )
@@ -34,6 +34,7 @@ FLOOR_OF[FACADE] = len(FLOORS)
 # Imports inside one floor. Floor 0 is all plain values: anything there, but in no circle.
 BESIDE = {
     ("commands", "_command_table"),
+    ("pipeline", "methods"),
     ("cli", "demo"),
     ("cli", "monitor"),
     ("demo", "testing"),
