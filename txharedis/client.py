@@ -6,12 +6,14 @@ It stands below the service that owns it: of the service it knows only what `Gro
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail
 
 from txharedis.errors import UnsupportedCommand
 from txharedis.interfaces import Args
+from txharedis.lag import OwnWrites
 from txharedis.methods import CommandMethods
 from txharedis.options import Options, Terms
 from txharedis.topology import Topology
@@ -56,6 +58,7 @@ class HAClient(CommandMethods):
         super().__init__(group.options)
         self._group = group
         self._terms = group.options.terms if terms is None else terms
+        self._views: dict[str, HAClient] = {}
 
     def __repr__(self) -> str:
         return f"<HAClient of {self._group!r}>"
@@ -79,6 +82,47 @@ class HAClient(CommandMethods):
         return self._group.when_ready().addCallback(lambda _: self)
 
     whenConnected = when_ready  # txredisapi's name for it
+
+    # Other terms.
+
+    def read_from(self, policy: str) -> HAClient:
+        """This client, with its reads answered by whom `policy` says (see Options.read_from).
+
+        Another policy than those is an InvalidOption.
+        """
+        return self._with(replace(self._terms, read_from=policy))
+
+    def slave_ok(self, flag: bool = True) -> HAClient:
+        """This client, its reads answered by a replica where one can; False: by the master."""
+        return self.read_from("replica_preferred" if flag else "master")
+
+    def read_your_writes(self) -> HAClient:
+        """This client, with reads on replicas that are never older than its own writes.
+
+        Own are the writes given to the view that this returns, and to views of that one. A read
+        goes to the master while one of them is unanswered, and the first after that too; then to a
+        replica, whose answer counts when the replica has the writes. Where reads go to the master
+        anyway, they are "replica_preferred" from here on.
+        """
+        terms = self._terms
+        return self._with(
+            Terms(
+                read_from="replica_preferred" if terms.read_from == "master" else terms.read_from,
+                own_writes=terms.own_writes or OwnWrites(),
+            )
+        )
+
+    def _with(self, terms: Terms) -> HAClient:
+        """A view that shares everything but the terms; those without writes are kept."""
+        if terms == self._terms:
+            return self
+        if terms.own_writes is not None:
+            return HAClient(self._group, terms)
+        view = self._views.get(terms.read_from)
+        if view is None:
+            view = self._views[terms.read_from] = HAClient(self._group, terms)
+            view._views = self._views
+        return view
 
     def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
         return self._group.submit(args, packed, self._terms)

@@ -45,6 +45,7 @@ from txharedis.interfaces import Args, Reactor, pack
 from txharedis.log import ClientLog
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.reading import ReplicaReads
 from txharedis.scripts import ScriptCache
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
@@ -105,6 +106,14 @@ class FailoverService(Service):
         self._alarm = Alarm(reactor)
         self._scripts = ScriptCache()
         self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
+        self._reads = ReplicaReads(
+            reactor,
+            self._group,
+            self.options,
+            self._traffic.pending,
+            self._log,
+            lambda: self._traffic.address,
+        )
         self._gossip = Gossip(
             reactor,
             () if self._single else parsed.addresses,
@@ -162,12 +171,22 @@ class FailoverService(Service):
         if info.stateful or info.blocking:
             what = "blocks" if info.blocking else "changes the state of"
             return fail(UnsupportedCommand(f"{info.name} {what} the link that all commands share"))
+        if info.replica and terms.read_from != "master":
+            return self._with_scripts(self._reads.add(args, packed, info, terms), info, packed)
         if self.options.command_logging:
             place = self.master or "nobody yet"
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
         reply = self._traffic.pending.add(args, packed, info.read)
+        if terms.own_writes is not None and not info.read:
+            terms.own_writes.begin()
+            reply.addBoth(terms.own_writes.end)
+        return self._with_scripts(reply, info, packed)
+
+    def _with_scripts(
+        self, reply: Deferred[object], info: CommandInfo, packed: bytes
+    ) -> Deferred[object]:
         if info.noscript:
             self._scripts.note(info.name, packed)
             reply.addErrback(self._script_again, info, packed)
@@ -237,6 +256,7 @@ class FailoverService(Service):
                 "replica-priority 0"
             )
         self._group.start()
+        self._reads.start()
         self._gossip.start()
         self._conductor = Deferred.fromCoroutine(self._conduct())
         self._conductor.addErrback(self._conductor_failed)
@@ -251,6 +271,7 @@ class FailoverService(Service):
             return succeed(None)
         self._become(Phase.STOPPED)
         self._traffic.stop()
+        self._reads.stop()
         if self._conductor is not None:
             self._conductor.cancel()
         return gatherResults([self._group.close(), self._gossip.close()])
@@ -350,6 +371,7 @@ class FailoverService(Service):
         self._traffic.lose()
         self._become(Phase.REFUSING)
         self._traffic.refuse(_ERRORS[decision.why](decision.reason))
+        self._reads.news()
         return min(1.0, self.options.survey_interval)
 
     # Following.
@@ -397,6 +419,7 @@ class FailoverService(Service):
         changed = self._traffic.use(master)
         if not changed and self.phase is Phase.FOLLOWING:
             return
+        self._reads.master_changed()
         self._last_master = master
         self._outage = self._now - lost_at if lost_at is not None else 0.0
         self._log.forget()
@@ -481,15 +504,18 @@ class FailoverService(Service):
                 self._gossip.renew(node.address)
         if is_master and node.status is not Status.UP:
             self._traffic.note_loss()
+        self._reads.news()
         if node.status is not Status.DROPPED:  # the redial tells more in a moment
             self._alarm.wake()
 
     def node_heard(self, node: Node) -> None:
         if self._traffic.pending.held:
             self._traffic.open()
+        self._reads.heard(node)
 
     def commands_ready(self, node: Node) -> None:
         self._traffic.open()
+        self._reads.ready(node)
 
     def commands_lost(self, node: Node) -> None:
         if self._traffic.master is not None and self._traffic.master.address == node.address:

@@ -16,8 +16,8 @@ PACKAGE = "txharedis"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 FLOORS = (
-    ("errors", "interfaces", "options", "topology", "events", "log", "_version"),
-    ("election", "commands", "_command_table", "replies", "scripts"),
+    ("errors", "interfaces", "options", "topology", "events", "log", "lag", "_version"),
+    ("election", "commands", "_command_table", "replies", "scripts", "choice"),
     ("protocol", "factory", "pending", "methods", "alarm"),
     ("node", "lock", "gossip", "client"),
     ("group", "dedicated", "subscriptions"),
