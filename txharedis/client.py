@@ -5,7 +5,7 @@ It stands below the service that owns it: of the service it knows only what `Gro
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from txharedis.interfaces import Args
 from txharedis.lag import OwnWrites
 from txharedis.methods import CommandMethods
 from txharedis.options import Options, Terms
+from txharedis.scanning import ScanIterator, pairs, scan_options, scored, singles
 from txharedis.topology import Topology
 
 __all__ = ["Group", "HAClient"]
@@ -32,6 +33,9 @@ class Group(Protocol):
 
     @property
     def topology(self) -> Topology: ...
+
+    @property
+    def incarnation(self) -> str: ...
 
     def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]: ...
 
@@ -126,6 +130,50 @@ class HAClient(CommandMethods):
 
     def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
         return self._group.submit(args, packed, self._terms)
+
+    # Cursors.
+
+    def scan_iter(
+        self, match: str | bytes | None = None, count: int | None = None, type: str | None = None
+    ) -> ScanIterator:
+        """The names of the keys, as in `async for key in client.scan_iter("user:*")`.
+
+        `match` is a glob pattern, `count` a hint how much work one step may do, `type` as in SCAN.
+        See ScanIterator for what is promised.
+        """
+        options = scan_options(match, count)
+        if type is not None:
+            options += ("TYPE", type)
+        return self._scan(("SCAN",), options, singles)
+
+    def sscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The members of a set; see `scan_iter`."""
+        return self._scan(("SSCAN", key), scan_options(match, count), singles)
+
+    def hscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The (field, value) pairs of a hash; see `scan_iter`."""
+        return self._scan(("HSCAN", key), scan_options(match, count), pairs)
+
+    def zscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The (member, score) pairs of a sorted set, the score a float; see `scan_iter`."""
+        return self._scan(("ZSCAN", key), scan_options(match, count), scored)
+
+    def _scan(
+        self,
+        words: tuple[str | bytes, ...],
+        options: tuple[str | bytes | int, ...],
+        items: Callable[[list[Any]], Iterable[Any]],
+    ) -> ScanIterator:
+        def step(cursor: int) -> Deferred[Any]:
+            return self.execute_command(*words, cursor, *options)
+
+        return ScanIterator(step, lambda: self._group.incarnation, items)
 
     # txredisapi keeps the state of transactions and pipelines in the connection. Here nobody has
     # one for himself, and the service says so.

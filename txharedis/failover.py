@@ -229,6 +229,12 @@ class FailoverService(Service):
             nodes=self._group.pictures(self._traffic.address),
         )
 
+    @property
+    def incarnation(self) -> str:
+        """The run_id of the server that answers commands now, "" while there is none."""
+        master = self._traffic.master
+        return "" if master is None else self._group[master.address].serving
+
     def when_ready(self) -> Deferred[None]:
         """Fires when commands flow to a master.
 

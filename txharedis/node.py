@@ -211,6 +211,11 @@ class Node:
         if now and self._command is not None and self._command.db != db:
             self._command.abort()
 
+    @property
+    def serving(self) -> str:
+        """The run_id of the server that the command link leads to, "" while there is none."""
+        return self._command_run_id if self._command is not None else ""
+
     def serves(self, run_id: str) -> bool:
         """Whether the command link works and leads to this incarnation ("" for any)."""
         return self._command is not None and run_id in ("", self._command_run_id)

@@ -32,6 +32,10 @@ def _count(low: int, high: float = math.inf) -> dict[str, Any]:
     return {"kind": int, "low": low, "high": high}
 
 
+class _Default(str):
+    """A text that nobody gave."""
+
+
 _FLAG: dict[str, Any] = {"kind": bool}
 _TEXT: dict[str, Any] = {"kind": str}
 
@@ -115,7 +119,7 @@ class Options:
     command_timeout: float | None = field(default=None, metadata=_seconds(0.001))
     max_pending: int = field(default=100_000, metadata=_count(1))
     max_pending_bytes: int = field(default=256 * 1024 * 1024, metadata=_count(1))
-    read_from: str = field(default="", metadata=_TEXT)
+    read_from: str = field(default=_Default("master"), metadata=_TEXT)
     auto_slaveok: bool = field(default=False, metadata=_FLAG)
     max_lag: int | str | timedelta | None = None
     heartbeat: float = field(default=1.0, metadata=_seconds(0.01, 3600))
@@ -173,12 +177,14 @@ class Options:
 
     def _settle_reads(self) -> None:
         """Give `read_from` its value and `max_lag` its type: an int or a timedelta."""
-        if self.auto_slaveok and self.read_from not in ("", "replica_preferred"):
-            raise InvalidOption(
-                f"auto_slaveok=True is read_from='replica_preferred', not {self.read_from!r}"
-            )
-        default = "replica_preferred" if self.auto_slaveok else "master"
-        object.__setattr__(self, "read_from", check_read_policy(self.read_from or default))
+        policy = check_read_policy(self.read_from)
+        if self.auto_slaveok:
+            if not isinstance(policy, _Default) and policy != "replica_preferred":
+                raise InvalidOption(
+                    f"auto_slaveok=True is read_from='replica_preferred', not {policy!r}"
+                )
+            policy = "replica_preferred"
+        object.__setattr__(self, "read_from", str(policy))
         object.__setattr__(self, "max_lag", _lag(self.max_lag))
 
     @classmethod

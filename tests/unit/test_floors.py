@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 FLOORS = (
     ("errors", "interfaces", "options", "topology", "events", "log", "lag", "_version"),
     ("election", "commands", "_command_table", "replies", "scripts", "choice"),
-    ("protocol", "factory", "pending", "methods", "alarm"),
+    ("protocol", "factory", "pending", "methods", "alarm", "scanning"),
     ("node", "lock", "gossip", "client"),
     ("group", "dedicated", "subscriptions"),
     ("campaign", "traffic", "blocking", "transactions", "reading"),
