@@ -5,16 +5,19 @@ It stands below the service that owns it: of the service it knows only what `Gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txharedis.errors import UnsupportedCommand
 from txharedis.interfaces import Args
+from txharedis.lag import OwnWrites
 from txharedis.methods import CommandMethods
 from txharedis.options import Options, Terms
 from txharedis.pipeline import Pipeline
+from txharedis.scanning import ScanIterator, pairs, scan_options, scored, singles
 from txharedis.topology import Topology
 
 __all__ = ["Group", "HAClient"]
@@ -31,6 +34,9 @@ class Group(Protocol):
 
     @property
     def topology(self) -> Topology: ...
+
+    @property
+    def incarnation(self) -> str: ...
 
     def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]: ...
 
@@ -65,6 +71,7 @@ class HAClient(CommandMethods):
         super().__init__(group.options)
         self._group = group
         self._terms = group.options.terms if terms is None else terms
+        self._views: dict[str, HAClient] = {}
 
     def __repr__(self) -> str:
         return f"<HAClient of {self._group!r}>"
@@ -89,8 +96,93 @@ class HAClient(CommandMethods):
 
     whenConnected = when_ready  # txredisapi's name for it
 
+    # Other terms.
+
+    def read_from(self, policy: str) -> HAClient:
+        """This client, with its reads answered by whom `policy` says (see Options.read_from).
+
+        Another policy than those is an InvalidOption.
+        """
+        return self._with(replace(self._terms, read_from=policy))
+
+    def slave_ok(self, flag: bool = True) -> HAClient:
+        """This client, its reads answered by a replica where one can; False: by the master."""
+        return self.read_from("replica_preferred" if flag else "master")
+
+    def read_your_writes(self) -> HAClient:
+        """This client, with reads on replicas that are never older than its own writes.
+
+        Own are the writes given to the view that this returns, and to views of that one. A read
+        goes to the master while one of them is unanswered, and the first after that too; then to a
+        replica, whose answer counts when the replica has the writes. Where reads go to the master
+        anyway, they are "replica_preferred" from here on.
+        """
+        terms = self._terms
+        return self._with(
+            Terms(
+                read_from="replica_preferred" if terms.read_from == "master" else terms.read_from,
+                own_writes=terms.own_writes or OwnWrites(),
+            )
+        )
+
+    def _with(self, terms: Terms) -> HAClient:
+        """A view that shares everything but the terms; those without writes are kept."""
+        if terms == self._terms:
+            return self
+        if terms.own_writes is not None:
+            return HAClient(self._group, terms)
+        view = self._views.get(terms.read_from)
+        if view is None:
+            view = self._views[terms.read_from] = HAClient(self._group, terms)
+            view._views = self._views
+        return view
+
     def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
         return self._group.submit(args, packed, self._terms)
+
+    # Cursors.
+
+    def scan_iter(
+        self, match: str | bytes | None = None, count: int | None = None, type: str | None = None
+    ) -> ScanIterator:
+        """The names of the keys, as in `async for key in client.scan_iter("user:*")`.
+
+        `match` is a glob pattern, `count` a hint how much work one step may do, `type` as in SCAN.
+        See ScanIterator for what is promised.
+        """
+        options = scan_options(match, count)
+        if type is not None:
+            options += ("TYPE", type)
+        return self._scan(("SCAN",), options, singles)
+
+    def sscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The members of a set; see `scan_iter`."""
+        return self._scan(("SSCAN", key), scan_options(match, count), singles)
+
+    def hscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The (field, value) pairs of a hash; see `scan_iter`."""
+        return self._scan(("HSCAN", key), scan_options(match, count), pairs)
+
+    def zscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The (member, score) pairs of a sorted set, the score a float; see `scan_iter`."""
+        return self._scan(("ZSCAN", key), scan_options(match, count), scored)
+
+    def _scan(
+        self,
+        words: tuple[str | bytes, ...],
+        options: tuple[str | bytes | int, ...],
+        items: Callable[[list[Any]], Iterable[Any]],
+    ) -> ScanIterator:
+        def step(cursor: int) -> Deferred[Any]:
+            return self.execute_command(*words, cursor, *options)
+
+        return ScanIterator(step, lambda: self._group.incarnation, items)
 
     # Transactions and pipelines.
 

@@ -20,12 +20,14 @@ class CommandInfo:
 
     name      in capitals, with its subcommand: "XADD", "CONFIG GET".
     read      it changes nothing, so it may be sent again when its reply was lost. This does not say
-              that a replica accepts it: SORT, GEORADIUS, GEORADIUSBYMEMBER and BITFIELD are refused
-              there whatever their arguments.
+              that a replica accepts it: `replica` does.
     blocking  the server may keep the reply back until some event, and with it all that follows on
               the link.
     noscript  a script cannot run it.
     stateful  it changes the state of the link it is sent on, or turns that link into a stream.
+    replica   the name under which a replica answers it, "" when only the master can: its own for
+              what only reads keys' data, "SORT_RO" and the like for SORT, GEORADIUS,
+              GEORADIUSBYMEMBER and BITFIELD where these only read.
     """
 
     name: str
@@ -33,6 +35,7 @@ class CommandInfo:
     blocking: bool = False
     noscript: bool = False
     stateful: bool = False
+    replica: str = ""
 
 
 def describe(args: Sequence[object]) -> CommandInfo:
@@ -225,6 +228,24 @@ _INSTEAD = {
     "UNWATCH": _ENDS,
     "WATCH": "watch()",
 }
+# Flagged "readonly", but their answers belong to one server, and not to the data that all have:
+# cursors mean nothing elsewhere; the others tell of, or touch, a server's own bookkeeping.
+_OF_ONE_NODE = frozenset(
+    {
+        "CLUSTERSCAN",
+        "HSCAN",
+        "LOLWUT",
+        "MEMORY USAGE",
+        "OBJECT ENCODING",
+        "OBJECT FREQ",
+        "OBJECT IDLETIME",
+        "OBJECT REFCOUNT",
+        "SCAN",
+        "SSCAN",
+        "TOUCH",
+        "ZSCAN",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +273,13 @@ class _Dependent:
 
     def mild(self, info: CommandInfo) -> CommandInfo:
         """What the command is when `holds`."""
+        read_only = info.name if info.read else f"{info.name}_RO"
+        known = read_only in COMMANDS | SUPPLEMENT
         return replace(
             info,
             read=info.read or self.read,
             blocking=info.blocking and not self.nonblocking,
+            replica=read_only if known else "",
         )
 
 
@@ -313,8 +337,10 @@ def _unknown(name: str) -> CommandInfo:
 
 
 def _info(name: str, flags: str) -> CommandInfo:
+    everywhere = "readonly" in flags and "blocking" not in flags and name not in _OF_ONE_NODE
     return CommandInfo(
         name,
+        replica=name if everywhere else "",
         read="readonly" in flags or name in _HARMLESS,
         blocking="blocking" in flags,
         noscript="noscript" in flags,

@@ -49,6 +49,7 @@ from txharedis.log import ClientLog
 from txharedis.monitoring import Monitoring, Monitors
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.reading import ReplicaReads
 from txharedis.replies import converter
 from txharedis.scripts import ScriptCache
 from txharedis.topology import Address, NodeView, Status, Topology
@@ -121,6 +122,14 @@ class FailoverService(Service):
         self._blocking = Blocking(reactor, links, self._traffic.pending, self._log, terms)
         self._transactions = Transactions(reactor, links, self.options, terms)
         self._monitors = Monitors(reactor, links, self._log)
+        self._reads = ReplicaReads(
+            reactor,
+            self._group,
+            self.options,
+            self._traffic.pending,
+            self._log,
+            lambda: self._traffic.address,
+        )
         self._gossip = Gossip(
             reactor,
             () if self._single else parsed.addresses,
@@ -177,14 +186,25 @@ class FailoverService(Service):
             return self._select(args, packed)
         if info.stateful:
             return fail(UnsupportedCommand(refusal(info.name)))
+        if info.replica and terms.read_from != "master":
+            return self._with_scripts(self._reads.add(args, packed, info, terms), info, packed)
         if self.options.command_logging:
             place = self.master or "nobody yet"
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
         if info.blocking:
-            return self._blocking.submit(info.name, packed, self._db, read=info.read)
-        reply = self._traffic.pending.add(args, packed, info.read)
+            reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
+        else:
+            reply = self._traffic.pending.add(args, packed, info.read)
+        if terms.own_writes is not None and not info.read:
+            terms.own_writes.begin()
+            reply.addBoth(terms.own_writes.end)
+        return self._with_scripts(reply, info, packed)
+
+    def _with_scripts(
+        self, reply: Deferred[object], info: CommandInfo, packed: bytes
+    ) -> Deferred[object]:
         if info.noscript:
             self._scripts.note(info.name, packed)
             reply.addErrback(self._script_again, info, packed)
@@ -246,6 +266,12 @@ class FailoverService(Service):
             nodes=self._group.pictures(self._traffic.address),
         )
 
+    @property
+    def incarnation(self) -> str:
+        """The run_id of the server that answers commands now, "" while there is none."""
+        master = self._traffic.master
+        return "" if master is None else self._group[master.address].serving
+
     def when_ready(self) -> Deferred[None]:
         """Fires when commands flow to a master.
 
@@ -277,6 +303,7 @@ class FailoverService(Service):
                 "replica-priority 0"
             )
         self._group.start()
+        self._reads.start()
         self._gossip.start()
         self._conductor = Deferred.fromCoroutine(self._conduct())
         self._conductor.addErrback(self._conductor_failed)
@@ -294,6 +321,7 @@ class FailoverService(Service):
             return succeed(None)
         self._become(Phase.STOPPED)
         self._traffic.stop()
+        self._reads.stop()
         if self._conductor is not None:
             self._conductor.cancel()
         self._transactions.stop()
@@ -401,6 +429,7 @@ class FailoverService(Service):
         self._traffic.lose()
         self._become(Phase.REFUSING)
         self._traffic.refuse(_ERRORS[decision.why](decision.reason))
+        self._reads.news()
         return min(1.0, self.options.survey_interval)
 
     # Following.
@@ -448,6 +477,7 @@ class FailoverService(Service):
         changed = self._traffic.use(master)
         if not changed and self.phase is Phase.FOLLOWING:
             return
+        self._reads.master_changed()
         self._last_master = master
         self._outage = self._now - lost_at if lost_at is not None else 0.0
         self._log.forget()
@@ -532,15 +562,18 @@ class FailoverService(Service):
                 self._gossip.renew(node.address)
         if is_master and node.status is not Status.UP:
             self._traffic.note_loss()
+        self._reads.news()
         if node.status is not Status.DROPPED:  # the redial tells more in a moment
             self._alarm.wake()
 
     def node_heard(self, node: Node) -> None:
         if self._traffic.pending.held:
             self._traffic.open()
+        self._reads.heard(node)
 
     def commands_ready(self, node: Node) -> None:
         self._traffic.open()
+        self._reads.ready(node)
 
     def commands_lost(self, node: Node) -> None:
         if self._traffic.master is not None and self._traffic.master.address == node.address:

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from txharedis.errors import LinkLost
 from txharedis.factory import NodeFactory, OneLink
 from txharedis.interfaces import Reactor, Timer, Waiter
+from txharedis.lag import Replication
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
 from txharedis.replies import missing_right
@@ -121,6 +122,11 @@ class Node:
         self._heard = -math.inf
         self._silent_since = reactor.seconds()  # at the latest: we began to listen, or slept
         self._ping_out = False
+        self._pinged_at = 0.0
+        self._beat_every = options.heartbeat
+        self._ask_replication = False
+        self.replication: Replication | None = None
+        self._round_trip: float | None = None
         self._watch: Timer | None = None
         self._control_factory = self._factory(self._build_control, self._control_gone)
         self._command_factory = self._factory(
@@ -205,6 +211,11 @@ class Node:
         self._db = db
         if now and self._command is not None and self._command.db != db:
             self._command.abort()
+
+    @property
+    def serving(self) -> str:
+        """The run_id of the server that the command link leads to, "" while there is none."""
+        return self._command_run_id if self._command is not None else ""
 
     def serves(self, run_id: str) -> bool:
         """Whether the command link works and leads to this incarnation ("" for any)."""
@@ -325,6 +336,7 @@ class Node:
         self._ping_out = False
         self._command_factory.redial_now()
         self._sign(_Sign.READY, "")
+        self.ask_replication()
 
     def _control_gone(self, reason: Failure, was_ready: bool) -> None:
         denied, self._was_denied = self._was_denied, False
@@ -359,6 +371,7 @@ class Node:
         self.reason = reason
         if status is not Status.UP:
             self.view = None
+            self.replication = None
         if status is not Status.CLOSED:
             self._observer.node_changed(self)
 
@@ -380,10 +393,9 @@ class Node:
             if self.status in (Status.UP, Status.DROPPED, Status.DIALLING):
                 self._sign(_Sign.SILENT, f"nothing heard for {silent:.1f} s")
                 self._drop_links()
-        elif self.status is Status.UP and not self._ping_out and self.control is not None:
-            self._ping_out = True
-            self.control.exchange(["PING"]).addCallbacks(self._pong, lambda _: None)
-        beat = options.heartbeat * random.uniform(0.9, 1.1)
+        elif not self._ping_out:
+            self._ping()
+        beat = self._beat_every * random.uniform(0.9, 1.1)
         left = options.down_after - silent
         # Not sooner than in 1 ms: what is left may be too little to move the clock.
         self._schedule_watch(min(beat, max(left, 0.001)) if left > 0 else beat)
@@ -398,10 +410,49 @@ class Node:
         for one in tuple(self._one_links):
             one.abort()
 
-    def _pong(self, replies: list[object]) -> None:
+    def _ping(self) -> None:
+        if self.status is Status.UP and self.control is not None:
+            self._ping_out = True
+            self._pinged_at = now = self._reactor.seconds()
+            question = ["INFO", "replication"] if self._ask_replication else ["PING"]
+            args = (now, self._ask_replication)
+            self.control.exchange(question).addCallbacks(
+                self._pong, lambda _: None, callbackArgs=args
+            )
+
+    def _pong(self, replies: list[object], asked_at: float, replication: bool) -> None:
         # Any answer will do: MISCONF and BUSY come from the living.
         self._ping_out = False
+        took = self._reactor.seconds() - asked_at
+        known = self._round_trip
+        self._round_trip = took if known is None else known + 0.2 * (took - known)
+        if replication:
+            self.replication = Replication.parse(replies[0], asked_at)
         self._observer.node_heard(self)
+
+    def watch_replication(self, every: float) -> None:
+        """From now on the heartbeat asks for `replication`, at least every so many seconds."""
+        self._ask_replication = True
+        self._beat_every = min(every, self._options.heartbeat)
+        if self._watch is not None and self._watch.active():
+            self._watch.cancel()
+            self._schedule_watch(self._beat_every)
+            self._ping()
+
+    def ask_replication(self) -> None:
+        """Ask for `replication` now, if it is watched at all."""
+        if self._ask_replication:
+            self._ping()
+
+    @property
+    def round_trip(self) -> float | None:
+        """The moving average of its PINGs' round trips in seconds; None when unknown.
+
+        One that is still under way counts when it has taken longer already.
+        """
+        if self._round_trip is None or not self._ping_out:
+            return self._round_trip
+        return max(self._round_trip, self._reactor.seconds() - self._pinged_at)
 
     # The survey.
 

@@ -7,16 +7,21 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from txharedis.errors import InvalidOption
 from txharedis.events import Event
+from txharedis.lag import OwnWrites
 from txharedis.topology import Address
 
-__all__ = ["DELIVERIES", "Nodes", "Options", "Terms", "parse_nodes"]
+__all__ = ["DELIVERIES", "READ_POLICIES", "Nodes", "Options", "Terms", "parse_nodes"]
 
 DELIVERIES = ("at-most-once", "at-least-once")
+READ_POLICIES = ("master", "master_preferred", "replica", "replica_preferred", "nearest", "any")
+#: The shortest `max_lag` in time, in seconds: a lag is measured in steps of a quarter of it.
+SHORTEST_LAG = 0.05
 
 
 def _seconds(low: float, high: float = math.inf) -> dict[str, Any]:
@@ -25,6 +30,10 @@ def _seconds(low: float, high: float = math.inf) -> dict[str, Any]:
 
 def _count(low: int, high: float = math.inf) -> dict[str, Any]:
     return {"kind": int, "low": low, "high": high}
+
+
+class _Default(str):
+    """A text that nobody gave."""
 
 
 _FLAG: dict[str, Any] = {"kind": bool}
@@ -36,7 +45,16 @@ class Terms:
     """What one command asks for, where that may differ from command to command.
 
     A client has the terms of its options; its views (`client.read_from("replica")`) have others.
+
+    read_from   who answers reads, one of READ_POLICIES; another value is an InvalidOption.
+    own_writes  the writes that no read on a replica may miss, None where that is not asked for.
     """
+
+    read_from: str = "master"
+    own_writes: OwnWrites | None = None
+
+    def __post_init__(self) -> None:
+        check_read_policy(self.read_from)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +78,15 @@ class Options:
       max_pending_bytes  and their bytes (268435456).
       max_dedicated    blocking commands, transactions and monitors at one time (128): each has a
                        link of its own, or waits for one.
+
+    Reads:
+      read_from        who answers them: "master" (default), "master_preferred" (a replica while
+                       there is no master), "replica", "replica_preferred" (the master when no
+                       replica can), "nearest" (the shortest round trip) or "any"; the master is
+                       among those of the last two.
+      auto_slaveok     True is read_from="replica_preferred".
+      max_lag          replicas further behind the master are not used: bytes (an int), or a time as
+                       "2s", "500ms" or a timedelta, 50 ms or more (None: any lag).
 
     Watching the servers:
       heartbeat        seconds between PINGs on each node (1.0).
@@ -95,6 +122,9 @@ class Options:
     max_pending: int = field(default=100_000, metadata=_count(1))
     max_pending_bytes: int = field(default=256 * 1024 * 1024, metadata=_count(1))
     max_dedicated: int = field(default=128, metadata=_count(1))
+    read_from: str = field(default=_Default("master"), metadata=_TEXT)
+    auto_slaveok: bool = field(default=False, metadata=_FLAG)
+    max_lag: int | str | timedelta | None = None
     heartbeat: float = field(default=1.0, metadata=_seconds(0.01, 3600))
     down_after: float = field(default=3.0, metadata=_seconds(0.05, 3600))
     survey_interval: float = field(default=10.0, metadata=_seconds(0.05, 3600))
@@ -116,6 +146,7 @@ class Options:
                 _check(option.name, getattr(self, option.name), option.default, option.metadata)
         if self.delivery not in DELIVERIES:
             raise InvalidOption(f"delivery={self.delivery!r} is not one of {', '.join(DELIVERIES)}")
+        self._settle_reads()
         if self.down_after <= 2 * self.heartbeat:
             raise InvalidOption(
                 f"down_after={self.down_after!r} must be more than twice "
@@ -147,6 +178,18 @@ class Options:
             raise InvalidOption(f"adopt={self.adopt!r} is not a list of nodes")
         object.__setattr__(self, "adopt", tuple(Address.parse(node) for node in self.adopt))
 
+    def _settle_reads(self) -> None:
+        """Give `read_from` its value and `max_lag` its type: an int or a timedelta."""
+        policy = check_read_policy(self.read_from)
+        if self.auto_slaveok:
+            if not isinstance(policy, _Default) and policy != "replica_preferred":
+                raise InvalidOption(
+                    f"auto_slaveok=True is read_from='replica_preferred', not {policy!r}"
+                )
+            policy = "replica_preferred"
+        object.__setattr__(self, "read_from", str(policy))
+        object.__setattr__(self, "max_lag", _lag(self.max_lag))
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Options:
         """Options from keywords; an unknown name is an InvalidOption that names it."""
@@ -159,7 +202,18 @@ class Options:
     @property
     def terms(self) -> Terms:
         """The terms of the commands that ask for nothing special."""
-        return Terms()
+        return Terms(read_from=self.read_from)
+
+    @property
+    def max_lag_bytes(self) -> int | None:
+        """The bytes that a replica may be behind; None where they do not matter."""
+        return self.max_lag if isinstance(self.max_lag, int) else None
+
+    @property
+    def max_lag_seconds(self) -> float | None:
+        """The seconds that a replica may be behind; None where they do not matter."""
+        lag = self.max_lag
+        return lag.total_seconds() if isinstance(lag, timedelta) else None
 
     @property
     def lease(self) -> float:
@@ -185,6 +239,36 @@ def _check(name: str, value: object, default: object, rule: Mapping[str, Any]) -
         if not low <= value <= high or value == math.inf:
             bound = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise InvalidOption(f"{name}={value!r} is out of range ({bound})")
+
+
+def check_read_policy(policy: object) -> str:
+    """The policy, if it is one; InvalidOption otherwise."""
+    if not isinstance(policy, str) or policy not in READ_POLICIES:
+        raise InvalidOption(f"read_from={policy!r} is not one of {', '.join(READ_POLICIES)}")
+    return policy
+
+
+def _lag(value: object) -> int | timedelta | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s)", value.strip(), re.ASCII)
+        if match is None:
+            raise InvalidOption(f"max_lag={value!r} is not a time such as '2s' or '500ms'")
+        unit = 0.001 if match[2] == "ms" else 1.0
+        try:
+            value = timedelta(seconds=float(match[1]) * unit)
+        except OverflowError:
+            raise InvalidOption(f"max_lag={value!r} is out of range") from None
+    if isinstance(value, timedelta):
+        if value.total_seconds() < SHORTEST_LAG:
+            raise InvalidOption(f"max_lag={value!r} is out of range ({SHORTEST_LAG} s or more)")
+        return value
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidOption(f"max_lag={value!r} is neither bytes (an int) nor a time ('2s')")
+    if value < 0:
+        raise InvalidOption(f"max_lag={value!r} is out of range (0 or more)")
+    return value
 
 
 def _shown(name: str, value: object) -> str:

@@ -236,25 +236,19 @@ class PendingCommands:
         self._several = self._several or db != self._db
         self._db = db
 
-    def add(self, args: Args, packed: bytes, read: bool) -> Deferred[object]:
+    def add(self, args: Args, packed: bytes, read: bool, db: int | None = None) -> Deferred[object]:
         """Take a command; the Deferred fires with its converted reply.
 
-        It fails with QueueFull when a bound is reached, or with what `refuse` was given.
+        `db` is the database that it is meant for, None for the present one. It fails with QueueFull
+        when a bound is reached, or with what `refuse` was given.
         """
-        if self._refusal is not None:
-            return fail(self._refusal())
-        size = len(packed)
-        if self._count >= self._max_pending or self._bytes + size > self._max_bytes:
-            return fail(
-                QueueFull(
-                    f"{self._count} commands ({self._bytes} bytes) already wait, this one has "
-                    f"{size} bytes "
-                    f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
-                )
-            )
+        error = self.reserve(len(packed))
+        if error is not None:
+            return fail(error)
         command = Command(self, args, packed, read)
-        self._count += 1
-        self._bytes += size
+        if db is not None and db != self._db:
+            self._several = True
+            command.db = db
         self._queued.append(command)
         if self._link is not None and self._flush_call is None:
             self._flush_call = self._clock.callLater(0, self._flush_turn)
@@ -262,6 +256,35 @@ class PendingCommands:
             self._set_deadline(command, self._timeout)
         assert command.deferred is not None
         return command.deferred
+
+    def reserve(self, size: int) -> HARedisError | None:
+        """Make room for a command of so many bytes, here or elsewhere, or say why there is none.
+
+        What is elsewhere is pending too, until `release`.
+        """
+        if self._refusal is not None:
+            return self._refusal()
+        if self._count >= self._max_pending or self._bytes + size > self._max_bytes:
+            return QueueFull(
+                f"{self._count} commands ({self._bytes} bytes) already wait, this one has "
+                f"{size} bytes "
+                f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
+            )
+        self._count += 1
+        self._bytes += size
+        return None
+
+    def release(self, size: int) -> None:
+        """A command elsewhere is answered, or has come back."""
+        self._count -= 1
+        self._bytes -= size
+        if not self._count:
+            self._drained()
+
+    @property
+    def refusal(self) -> HARedisError | None:
+        """What `refuse` says, or `stop`; None while commands are taken."""
+        return None if self._refusal is None else self._refusal()
 
     def open(self, link: Link) -> None:
         """Let commands flow to this link, beginning with those that wait."""

@@ -16,9 +16,9 @@ PACKAGE = "txharedis"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 FLOORS = (
-    ("errors", "interfaces", "options", "topology", "events", "log", "_version"),
-    ("election", "commands", "_command_table", "replies", "scripts", "waits"),
-    ("protocol", "factory", "pending", "methods", "pipeline", "alarm"),
+    ("errors", "interfaces", "options", "topology", "events", "log", "lag", "_version"),
+    ("election", "commands", "_command_table", "replies", "scripts", "waits", "choice"),
+    ("protocol", "factory", "pending", "methods", "pipeline", "alarm", "scanning"),
     ("node", "lock", "gossip", "client"),
     ("group", "dedicated", "subscriptions"),
     ("campaign", "traffic", "blocking", "transactions", "monitoring", "reading"),
