@@ -24,7 +24,9 @@ from txharedis.errors import (
     UnsupportedCommand,
     WouldDiscardData,
 )
+from txharedis.events import SubscriptionGap
 from txharedis.failover import FailoverService, create_client
+from txharedis.messages import Message
 from txharedis.options import Options
 from txharedis.topology import Topology
 
@@ -34,6 +36,7 @@ __all__ = [
     "HAClient",
     "HARedisError",
     "InvalidOption",
+    "Message",
     "NoMaster",
     "Options",
     "OutcomeUnknown",
@@ -41,6 +44,7 @@ __all__ = [
     "RedisError",
     "ResponseError",
     "ServiceStopped",
+    "SubscriptionGap",
     "Topology",
     "UnfitNodes",
     "UnsupportedCommand",

@@ -186,7 +186,6 @@ STATEFUL: dict[str, tuple[Any, ...]] = {
     "blpop": ("k",),
     "brpop": ("k",),
     "brpoplpush": ("k", "l"),
-    "subscribe": ("c",),
     "monitor": (),
     "client_reply": ("off",),
     "wait": (1, 0),

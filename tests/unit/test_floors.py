@@ -16,12 +16,12 @@ PACKAGE = "txharedis"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 FLOORS = (
-    ("errors", "interfaces", "options", "topology", "events", "log", "_version"),
+    ("errors", "interfaces", "options", "topology", "events", "messages", "log", "_version"),
     ("election", "commands", "_command_table", "replies"),
-    ("protocol", "factory", "pending", "methods", "alarm"),
-    ("node", "lock", "gossip", "client"),
-    ("group", "dedicated", "subscriptions"),
-    ("campaign", "traffic", "blocking", "transactions", "reading"),
+    ("protocol", "factory", "pending", "methods", "alarm", "channels", "streams"),
+    ("node", "lock", "gossip", "client", "subscriber"),
+    ("group", "dedicated", "seat", "handover"),
+    ("campaign", "traffic", "blocking", "transactions", "reading", "subscriptions"),
     ("failover",),
     ("monitor", "cli", "demo", "testing"),
 )
@@ -34,6 +34,7 @@ FLOOR_OF[FACADE] = len(FLOORS)
 # Imports inside one floor. Floor 0 is all plain values: anything there, but in no circle.
 BESIDE = {
     ("commands", "_command_table"),
+    ("handover", "seat"),
     ("cli", "demo"),
     ("cli", "monitor"),
     ("demo", "testing"),
