@@ -154,10 +154,9 @@ class ChannelBook:
         return request.deferred
 
     def count(self, kind: Kind) -> int:
-        """How many subscriptions there are, as the server counts them."""
-        if kind is Kind.SHARD:
-            return len(self._shards)
-        return len(self._channels) + len(self._patterns)
+        """How many subscriptions servers have confirmed, counted as they do."""
+        kinds = [kind] if kind is Kind.SHARD else [Kind.CHANNEL, Kind.PATTERN]
+        return sum(entry.known for each in kinds for entry in self._entries[each].values())
 
     @property
     def waiting(self) -> list[_Request]:
