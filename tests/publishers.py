@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,11 +97,7 @@ class Received:
     def check(self) -> None:
         """Each at most once for each subscription, and in order."""
         for name, numbers in self.numbers.items():
-            wrong = [
-                (one, other)
-                for one, other in zip(numbers, numbers[1:], strict=False)
-                if one >= other
-            ]
+            wrong = [(one, other) for one, other in itertools.pairwise(numbers) if one >= other]
             assert not wrong, f"{name}: {wrong}"
 
 
