@@ -26,7 +26,9 @@ from txharedis.errors import (
     UnsupportedCommand,
     WouldDiscardData,
 )
+from txharedis.events import SubscriptionGap
 from txharedis.failover import FailoverService, create_client
+from txharedis.messages import Message
 from txharedis.options import Options
 from txharedis.topology import Topology
 
@@ -36,6 +38,7 @@ __all__ = [
     "HAClient",
     "HARedisError",
     "InvalidOption",
+    "Message",
     "NoMaster",
     "NotInTransaction",
     "Options",
@@ -44,6 +47,7 @@ __all__ = [
     "RedisError",
     "ResponseError",
     "ServiceStopped",
+    "SubscriptionGap",
     "Topology",
     "TransactionLost",
     "UnfitNodes",

@@ -12,15 +12,21 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txharedis.errors import UnsupportedCommand
+from txharedis.events import SubscriptionGap
 from txharedis.interfaces import Args
 from txharedis.lag import OwnWrites
+from txharedis.messages import Message
 from txharedis.methods import CommandMethods
 from txharedis.options import Options, Terms
 from txharedis.pipeline import Pipeline
 from txharedis.scanning import ScanIterator, pairs, scan_options, scored, singles
+from txharedis.streams import Channels, MessageStream
 from txharedis.topology import Topology
 
 __all__ = ["Group", "HAClient"]
+
+
+_Names = str | bytes | Iterable[str | bytes]
 
 
 class Group(Protocol):
@@ -37,6 +43,9 @@ class Group(Protocol):
 
     @property
     def incarnation(self) -> str: ...
+
+    @property
+    def subscriptions(self) -> Channels: ...
 
     def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]: ...
 
@@ -136,6 +145,94 @@ class HAClient(CommandMethods):
             view = self._views[terms.read_from] = HAClient(self._group, terms)
             view._views = self._views
         return view
+
+    # Subscriptions. They are kept across failovers, on a link of their own.
+
+    def subscribe(
+        self,
+        channels: _Names,
+        on_message: Callable[[Message], object],
+        on_gap: Callable[[SubscriptionGap], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """Call `on_message(message)` for each message of the channels, in their order.
+
+        `channels` is one str or bytes, or several. `on_gap(gap)` is called when messages may have
+        been missed. What a callback raises, or a coroutine or Deferred that it returns fails with,
+        is logged. One callback counts once for a channel.
+
+        The Deferred fires when the server has confirmed, with ["subscribe", the last channel, the
+        number of subscriptions]. It waits while there is no node, and fails with
+          ResponseError      the server refuses one of the channels (then none of them is kept);
+          AccessDenied, UnfitNodes, WouldDiscardData   as commands do;
+          CancelledError     it was unsubscribed, or cancelled, before;
+          ServiceStopped     the client was closed.
+        Bad channels raise InvalidData, what cannot be called a TypeError; both name the value.
+        """
+        return self._group.subscriptions.subscribe(channels, on_message, on_gap)
+
+    def psubscribe(
+        self,
+        patterns: _Names,
+        on_message: Callable[[Message], object],
+        on_gap: Callable[[SubscriptionGap], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """As subscribe, for all channels that match the patterns."""
+        return self._group.subscriptions.psubscribe(patterns, on_message, on_gap)
+
+    def ssubscribe(
+        self,
+        channels: _Names,
+        on_message: Callable[[Message], object],
+        on_gap: Callable[[SubscriptionGap], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """As subscribe, for what is published with SPUBLISH; servers before 7.0 refuse it."""
+        return self._group.subscriptions.ssubscribe(channels, on_message, on_gap)
+
+    def unsubscribe(
+        self,
+        channels: _Names | None = None,
+        on_message: Callable[[Message], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """Call `on_message` (all callbacks when None) for the channels (all when None) no more.
+
+        No callback is called after this returns. The Deferred fires when the server has confirmed,
+        with ["unsubscribe", the last channel, the number of subscriptions left].
+        """
+        return self._group.subscriptions.unsubscribe(channels, on_message)
+
+    def punsubscribe(
+        self,
+        patterns: _Names | None = None,
+        on_message: Callable[[Message], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """Undo psubscribe, as unsubscribe does subscribe."""
+        return self._group.subscriptions.punsubscribe(patterns, on_message)
+
+    def sunsubscribe(
+        self,
+        channels: _Names | None = None,
+        on_message: Callable[[Message], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """Undo ssubscribe, as unsubscribe does subscribe."""
+        return self._group.subscriptions.sunsubscribe(channels, on_message)
+
+    def messages(
+        self,
+        *names: str | bytes,
+        buffer: int = 1000,
+        on_gap: Callable[[SubscriptionGap], object] | None = None,
+    ) -> MessageStream:
+        """Messages to iterate over; names with one of *?[ are patterns.
+
+            async with client.messages("news", "log.*") as stream:
+                async for message in stream: ...
+
+        `buffer` messages are kept for a slow reader, then the oldest is dropped, and
+        `stream.dropped` counts it. Entering waits for the server's confirmation and fails as
+        subscribe does; leaving unsubscribes. When the client is closed, the iteration raises
+        ServiceStopped after what was kept.
+        """
+        return self._group.subscriptions.messages(names, buffer, on_gap)
 
     def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
         return self._group.submit(args, packed, self._terms)

@@ -49,9 +49,11 @@ from txharedis.log import ClientLog
 from txharedis.monitoring import Monitoring, Monitors
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.protocol import NodeProtocol
 from txharedis.reading import ReplicaReads
 from txharedis.replies import converter
 from txharedis.scripts import ScriptCache
+from txharedis.subscriptions import Subscriptions
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
 from txharedis.transactions import Transaction, Transactions
@@ -135,6 +137,14 @@ class FailoverService(Service):
             () if self._single else parsed.addresses,
             self.options,
             heard=self._gossip_heard,
+            is_up=lambda node: self._group[node].status is Status.UP,
+        )
+        self.subscriptions = Subscriptions(
+            reactor,
+            self.options,
+            self._log,
+            self._emit,
+            self._master_link,
             is_up=lambda node: self._group[node].status is Status.UP,
         )
         self._campaign = Campaign(
@@ -322,13 +332,18 @@ class FailoverService(Service):
         self._become(Phase.STOPPED)
         self._traffic.stop()
         self._reads.stop()
+        unsubscribed = self.subscriptions.close()
         if self._conductor is not None:
             self._conductor.cancel()
         self._transactions.stop()
         self._monitors.stop()
         unblocked = self._blocking.stop()
         return gatherResults(
-            [self._gossip.close(), unblocked.addCallback(lambda _: self._close_links())]
+            [
+                self._gossip.close(),
+                unsubscribed,
+                unblocked.addCallback(lambda _: self._close_links()),
+            ]
         )
 
     def _close_links(self) -> Deferred[Any]:
@@ -376,6 +391,7 @@ class FailoverService(Service):
             return left
         if self.phase is Phase.REFUSING and not isinstance(decision, Refuse):
             self._traffic.refuse(None)
+            self.subscriptions.refuse(None)
             self._become(Phase.ORIENTATING)
         self._tell_what_is_lost(survey)
         match decision:
@@ -430,6 +446,7 @@ class FailoverService(Service):
         self._become(Phase.REFUSING)
         self._traffic.refuse(_ERRORS[decision.why](decision.reason))
         self._reads.news()
+        self.subscriptions.refuse(_ERRORS[decision.why](decision.reason))
         return min(1.0, self.options.survey_interval)
 
     # Following.
@@ -444,6 +461,13 @@ class FailoverService(Service):
             )
             if self._log.once(text, loud=True):
                 self._emit(Refused(at=self._now, reason=text, nodes=(stranger.address,)))
+        self.subscriptions.place(
+            view.address
+            for view in survey.views.values()
+            if view.follows == master.address
+            and view.link_up
+            and not (view.is_master or view.syncing or view.loading)
+        )
         self._use(master)
         if not decision.repairs:
             self._repair_due = None
@@ -483,6 +507,7 @@ class FailoverService(Service):
         self._log.forget()
         self._become(Phase.FOLLOWING)
         self._log.info("ready, using {node} as master", node=master.address)
+        self.subscriptions.follow(master.address, master.run_id)
         if old is None or old.run_id != master.run_id:
             self._emit(
                 MasterChanged(
@@ -550,6 +575,7 @@ class FailoverService(Service):
                 self._log.step("{node} is up ({state})", node=node.address, state=state)
                 self._group.redial_now()
                 self._gossip.redial_now(node.address)
+                self.subscriptions.redial_now(node.address)
             case Status.DENIED:
                 self._log.error("{node} denies us: {why}", node=node.address, why=node.reason)
             case Status.SILENT | Status.REFUSED:
@@ -560,6 +586,7 @@ class FailoverService(Service):
                     self._stagger = random.uniform(0.0, min(0.06, 0.001 * (self._fellows - 1)))
                 self._log.step("orientating (node down, {state})", state=state)
                 self._gossip.renew(node.address)
+                self.subscriptions.forsake(node.address)
         if is_master and node.status is not Status.UP:
             self._traffic.note_loss()
         self._reads.news()
@@ -603,6 +630,10 @@ class FailoverService(Service):
     @property
     def _stopped(self) -> bool:
         return self.phase is Phase.STOPPED
+
+    def _master_link(self) -> NodeProtocol | None:
+        master = self._traffic.master
+        return None if master is None else self._group[master.address].control
 
     def _become(self, phase: Phase) -> None:
         if not self._stopped:

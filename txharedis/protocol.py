@@ -20,13 +20,13 @@ from txharedis.errors import LinkLost
 from txharedis.interfaces import Args, Clock, Timer, Waiter, pack
 from txharedis.options import Options
 
-__all__ = ["NodeProtocol", "greeting"]
+__all__ = ["Malformed", "NodeProtocol", "greeting"]
 
 
 Result = TypeVar("Result")
 
 
-class _Malformed(Exception):
+class Malformed(Exception):
     """Bytes that are not RESP."""
 
 
@@ -48,7 +48,7 @@ class NodeProtocol(HiredisProtocol):
         refused: Callable[[Exception, list[object]], None],
     ) -> None:
         super().__init__(charset=None, convertNumbers=False)
-        self._reader = hiredis.Reader(protocolError=_Malformed, replyError=ResponseError)
+        self._reader = hiredis.Reader(protocolError=Malformed, replyError=ResponseError)
         self.callLater = clock.callLater
         self._clock = clock
         self._handshake = handshake
@@ -141,7 +141,7 @@ class NodeProtocol(HiredisProtocol):
                 else:
                     self.unasked(reply)
                 reply = gets()
-        except _Malformed:
+        except Malformed:
             self.abort()
 
     def unasked(self, reply: object) -> None:

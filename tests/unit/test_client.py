@@ -195,7 +195,6 @@ STATEFUL: dict[str, tuple[Any, ...]] = {
     "hello": (3,),
     "reset": (),
     "sync": (),
-    "subscribe": ("c",),
     "client_reply": ("off",),
 }
 

@@ -16,12 +16,32 @@ PACKAGE = "txharedis"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 FLOORS = (
-    ("errors", "interfaces", "options", "topology", "events", "log", "lag", "_version"),
+    (
+        "errors",
+        "interfaces",
+        "options",
+        "topology",
+        "events",
+        "messages",
+        "lag",
+        "log",
+        "_version",
+    ),
     ("election", "commands", "_command_table", "replies", "scripts", "waits", "choice"),
-    ("protocol", "factory", "pending", "methods", "pipeline", "alarm", "scanning"),
-    ("node", "lock", "gossip", "client"),
-    ("group", "dedicated", "subscriptions"),
-    ("campaign", "traffic", "blocking", "transactions", "monitoring", "reading"),
+    (
+        "protocol",
+        "factory",
+        "pending",
+        "methods",
+        "pipeline",
+        "alarm",
+        "scanning",
+        "channels",
+        "streams",
+    ),
+    ("node", "lock", "gossip", "client", "subscriber"),
+    ("group", "dedicated", "seat", "handover"),
+    ("campaign", "traffic", "blocking", "transactions", "monitoring", "reading", "subscriptions"),
     ("failover",),
     ("monitor", "cli", "demo", "testing"),
 )
@@ -35,6 +55,7 @@ FLOOR_OF[FACADE] = len(FLOORS)
 BESIDE = {
     ("commands", "_command_table"),
     ("pipeline", "methods"),
+    ("handover", "seat"),
     ("cli", "demo"),
     ("cli", "monitor"),
     ("demo", "testing"),

@@ -1,0 +1,24 @@
+"""Message: what a subscription receives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Message"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a channel.
+
+    `data` is converted as replies are (options `charset` and `convert_numbers`). `channel` and
+    `pattern` are decoded with the charset, and stay bytes where they cannot be or where there is no
+    charset; they are never made numbers. `pattern` is the one that matched, None for a message of
+    subscribe and ssubscribe. `node` is the server that sent it, as "host:port".
+    """
+
+    channel: str | bytes
+    data: Any
+    pattern: str | bytes | None
+    node: str
