@@ -57,9 +57,10 @@ def create_client(
 
     `nodes` is a list of "host:port", "host", ":port", "6380", 6380, ("host", port) or
     "[::1]:6379"; or one of these; or nothing (127.0.0.1:6379); or a URL
-    "redis://user:password@host:port/db?addr=host:port&addr=host:port". One node is single mode:
-    the queue and the redispatch, without an election. `reactor` is the global one when None. The
-    options are those of txharedis.Options.
+    "redis://user:password@host:port/db?addr=host:port&addr=host:port" ("rediss://..." for TLS). One
+    node is single mode: the queue and the redispatch, without an election; it may be a unix socket,
+    "unix:/path/to/socket" or "unix://user:password@/path/to/socket?db=0". `reactor` is the global
+    one when None. The options are those of txharedis.Options.
 
     Commands given before a master is known wait their turn. A bad node, an unknown option or a bad
     value raises InvalidOption, which names it. Close the client with `quit()` or `disconnect()`.
@@ -96,6 +97,7 @@ class FailoverService(Service):
     ) -> None:
         parsed = parse_nodes(nodes)
         self.options = Options.from_mapping({**parsed.options, **options})
+        self.options.check(parsed.addresses)
         self._reactor = reactor = _global_reactor() if reactor is None else reactor
         self._log = ClientLog(debug_mode=self.options.debug_mode)
         self._group = NodeGroup(reactor, parsed.addresses, self.options, self, self._log)

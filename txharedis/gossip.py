@@ -35,6 +35,7 @@ class GossipProtocol(NodeProtocol):
     def __init__(
         self,
         clock: Clock,
+        node: Address,
         options: Options,
         heard: Callable[[str], None],
         ready: Callable[[], None],
@@ -42,7 +43,7 @@ class GossipProtocol(NodeProtocol):
         self._heard = heard
         super().__init__(
             clock,
-            [*greeting(options, options.haredis_db_num), ["SUBSCRIBE", GOSSIP_CHANNEL]],
+            [*greeting(options, options.haredis_db_num, node), ["SUBSCRIBE", GOSSIP_CHANNEL]],
             options.connect_timeout,
             lambda _link, _replies: ready(),
             lambda _error, _replies: None,
@@ -99,7 +100,7 @@ class Gossip:
             self._heard(node, text)
 
         def build() -> GossipProtocol:
-            return GossipProtocol(self._reactor, self._options, heard, factory.link_ready)
+            return GossipProtocol(self._reactor, node, self._options, heard, factory.link_ready)
 
         def gone(reason: Failure, was_ready: bool) -> None:
             pass
@@ -109,6 +110,7 @@ class Gossip:
             node,
             build,
             gone,
+            self._options,
             first_delay=self._options.reconnect_delay,
             max_delay=self._options.reconnect_max,
             timeout=self._options.connect_timeout,

@@ -240,7 +240,7 @@ class Node:
         ready: Callable[[NodeProtocol, list[object]], None],
         denied: Callable[[Exception, list[object]], None],
     ) -> NodeProtocol:
-        handshake = [*greeting(self._options, db), ["INFO", "server"]]
+        handshake = [*greeting(self._options, db, self.address), ["INFO", "server"]]
         timeout = self._options.connect_timeout
         return NodeProtocol(self._reactor, handshake, timeout, ready, denied)
 
@@ -256,6 +256,7 @@ class Node:
             self.address,
             build,
             gone,
+            self._options,
             first_delay=self._options.reconnect_delay,
             max_delay=self._options.reconnect_max,
             timeout=self._options.connect_timeout,
@@ -413,7 +414,7 @@ class Node:
 
 
 def _identity(handshake_replies: list[object]) -> Identity:
-    info = handshake_replies[-1]
+    info = handshake_replies[-1] if handshake_replies else None
     return Identity.parse(info if isinstance(info, bytes) else b"")
 
 

@@ -16,9 +16,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
-from txharedis.errors import LinkLost
+from txharedis.errors import AccessDenied, LinkLost
 from txharedis.interfaces import Args, Clock, Timer, Waiter, pack
 from txharedis.options import Options
+from txharedis.replies import redacted
+from txharedis.tls import refusal, speaks_tls
+from txharedis.topology import Address
 
 __all__ = ["NodeProtocol", "greeting"]
 
@@ -34,9 +37,9 @@ class NodeProtocol(HiredisProtocol):
     """One link to one node.
 
     On connecting it sends `handshake` and calls `ready(self, replies)` when all of it was answered
-    without an error, or `refused(error, replies)` with the first error among them, and closes. A
-    handshake that takes longer than `timeout` seconds is aborted. After that, whatever comes
-    without being asked for closes the link.
+    without an error, or `refused(error, replies)` with the first error among them, and closes; also
+    when there is no agreement on TLS. A handshake that takes longer than `timeout` seconds is
+    aborted. After that, whatever comes without being asked for closes the link.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class NodeProtocol(HiredisProtocol):
         self._when_ready = ready
         self._when_refused = refused
         self._waiting: deque[Waiter] = deque()
-        self._dead = False
+        self._dead = self._lost = False
         # Being connected is no word from the server: the kernel accepts for one that hangs.
         self.last_heard = -math.inf
 
@@ -83,7 +86,7 @@ class NodeProtocol(HiredisProtocol):
         for reply in replies:
             if isinstance(reply, Exception):
                 self.abort()
-                self._when_refused(reply, list(replies))
+                self._when_refused(redacted(reply), list(replies))
                 return True
         return False
 
@@ -140,6 +143,8 @@ class NodeProtocol(HiredisProtocol):
                 reply = gets()
         except _Malformed:
             self.abort()
+            if not self._ready and speaks_tls(data):
+                self._when_refused(AccessDenied("TLS: the node expects it (tls=True)"), [])
 
     def unasked(self, reply: object) -> None:
         """A reply that nobody waits for: the streams are out of step, so the link is useless."""
@@ -152,13 +157,17 @@ class NodeProtocol(HiredisProtocol):
         nobody.
         """
         self._dead = True
-        self.transport.abortConnection()
+        if not self._lost:
+            self.transport.abortConnection()
         self._lose_waiters()
 
     def connectionLost(self, why: Failure) -> None:
-        self._dead = True
+        self._dead = self._lost = True
         self._stop_deadline()
+        denial = "" if self._ready else refusal(why.value)
         super().connectionLost(why)
+        if denial:
+            self._when_refused(AccessDenied(denial), [])
         self._lose_waiters()
 
     def _lose_waiters(self) -> None:
@@ -167,15 +176,16 @@ class NodeProtocol(HiredisProtocol):
             waiter.lost()
 
 
-def greeting(options: Options, db: int) -> list[Args]:
-    """The first commands of every handshake: who we are, and our database.
+def greeting(options: Options, db: int, node: Address) -> list[Args]:
+    """The first commands of every handshake with this node: who we are, and our database.
 
     txredisapi could send them itself, but it stops redialling for ever when one of them fails.
     """
     commands: list[Args] = []
-    if options.password is not None:
+    password = options.password_of(node)
+    if password is not None:
         user = [] if options.username is None else [options.username]
-        commands.append(["AUTH", *user, options.password])
+        commands.append(["AUTH", *user, password])
     commands.append(["SELECT", db])
     return commands
 

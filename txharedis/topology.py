@@ -55,20 +55,30 @@ def vote_key(run_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where a server listens: `host` (name, IPv4 or IPv6 without brackets) and `port`."""
+    """Where a server listens: `host` (name, IPv4 or IPv6 without brackets) and `port`.
+
+    Of a unix socket `host` is its path, which begins with "/", and `port` is 0.
+    """
 
     host: str
     port: int
 
+    @property
+    def path(self) -> str:
+        """The path of a unix socket, "" for a host and a port."""
+        return self.host if self.host.startswith("/") else ""
+
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
     def parse(cls, value: object) -> Address:
         """Read "host:port", "host", ":port", "6380", 6380, ("host", port) or "[::1]:6379".
 
-        The host defaults to 127.0.0.1, the port to 6379. Anything else, or a port outside
-        1..65535, is an InvalidOption that names the value.
+        "unix:/path" is a unix socket. The host defaults to 127.0.0.1, the port to 6379. Anything
+        else, or a port outside 1..65535, is an InvalidOption that names the value.
         """
         if isinstance(value, Address):
             return value
@@ -85,7 +95,7 @@ class Address:
         if "://" in value:
             shown = re.sub("(?<=://).*@", "***@", value, flags=re.DOTALL)
             raise InvalidOption(f"{shown!r} is a URL: it stands for all the nodes, not for one")
-        if "@" in value:
+        if "@" in value and not value.strip().startswith("unix:/"):
             shown = "***@" + value.rpartition("@")[2]
             raise InvalidOption(
                 f"not a node: {shown!r} (a password is an option, or part of a URL)"
@@ -93,6 +103,8 @@ class Address:
         text = value.strip()
         if not text:
             raise InvalidOption(f"not a node: {value!r} is empty")
+        if text.startswith("unix:/"):
+            return cls(text.removeprefix("unix:"), 0)
         if text.startswith("["):
             match = re.fullmatch(r"\[([^\[\]]+)\](?::(.*))?", text)
             if match is None:

@@ -16,7 +16,7 @@ PACKAGE = "txharedis"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 FLOORS = (
-    ("errors", "interfaces", "options", "topology", "events", "log", "_version"),
+    ("errors", "interfaces", "options", "topology", "events", "log", "tls", "_version"),
     ("election", "commands", "_command_table", "replies"),
     ("protocol", "factory", "pending", "methods", "alarm"),
     ("node", "lock", "gossip", "client"),
