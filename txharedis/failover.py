@@ -450,6 +450,8 @@ class FailoverService(Service):
                     # The more clients notice it, the more the first of them gains when the others
                     # hold back; they hear its gossip meanwhile.
                     self._stagger = random.uniform(0.0, min(0.06, 0.001 * (self._fellows - 1)))
+                if "TLS" in node.reason:
+                    self._log.once(f"{node.address}: {node.reason}", loud=True)
                 self._log.step("orientating (node down, {state})", state=state)
                 self._gossip.renew(node.address)
         if is_master and node.status is not Status.UP:

@@ -115,6 +115,7 @@ class Node:
         self.identity: Identity | None = None
         self._reactor = reactor
         self._options = options
+        self._encrypted = options.tls_context(address.host) is not None
         self._observer = observer
         self._ready_at = 0.0
         self._heard = -math.inf
@@ -286,7 +287,10 @@ class Node:
             and not denied
         ):
             how = "refused" if reason.check(ConnectionRefusedError) else "reset"
-            self._sign(_Sign.REFUSED, f"connection {how}")
+            hint = ""
+            if how == "reset" and self.identity is None and not self._encrypted:
+                hint = ", as by a port that expects TLS (tls=True)"
+            self._sign(_Sign.REFUSED, f"connection {how}{hint}")
         elif self.status is Status.DENIED and self._silence() >= self._options.down_after:
             self._sign(_Sign.SILENT, reason.getErrorMessage())
 
@@ -325,7 +329,10 @@ class Node:
         silent = self._silence()
         if silent >= options.down_after:
             if self.status in (Status.UP, Status.DROPPED, Status.DIALLING):
-                self._sign(_Sign.SILENT, f"nothing heard for {silent:.1f} s")
+                hint = ""
+                if self.identity is None and self._encrypted:
+                    hint = ", as from a port without TLS"
+                self._sign(_Sign.SILENT, f"nothing heard for {silent:.1f} s{hint}")
                 self._drop_links()
         elif self.status is Status.UP and not self._ping_out and self.control is not None:
             self._ping_out = True

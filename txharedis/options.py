@@ -242,7 +242,8 @@ def _shown(name: str, value: object) -> str:
 
 def _passwords(value: object) -> Mapping[Address, str]:
     if not isinstance(value, Mapping):
-        raise InvalidOption("passwords is not a mapping of nodes to passwords")
+        shown = None if value is None else "(hidden)"
+        raise InvalidOption(f"passwords={shown} is not a mapping of nodes to passwords")
     passwords: dict[Address, str] = {}
     for name, password in value.items():
         node = Address.parse(name)

@@ -14,6 +14,7 @@ from txharedis.errors import InvalidOption
 
 __all__ = ["TlsContexts", "refusal", "speaks_tls"]
 
+_FILETYPE_PEM = 1  # of OpenSSL, which has no other numbers for it
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -27,17 +28,20 @@ class TlsContexts:
         self, tls: Any, ca_file: str | None, cert_file: str | None, key_file: str | None
     ) -> None:
         try:
+            import OpenSSL.crypto
+            import OpenSSL.SSL
             import service_identity  # noqa: F401  (Twisted verifies host names with it)
             from twisted.internet import ssl
         except ImportError:
             raise InvalidOption('tls needs pyOpenSSL: pip install "txharedis[tls]"') from None
         self._ssl: Any = ssl
+        self._errors = (OpenSSL.SSL.Error, OpenSSL.crypto.Error, ValueError)
         trust_root_of: Any = ssl.trustRootFromCertificates
         self._made: dict[str, object] = {}
-        self._given = None if tls in (True, False) else tls
+        self._given = None if isinstance(tls, bool) else tls
         self._trust: Any = None
         self._identity: dict[str, Any] = {}
-        if self._given is None:
+        if isinstance(tls, bool):
             if key_file and not cert_file:
                 raise InvalidOption("tls_key_file needs tls_cert_file")
             if ca_file:
@@ -48,8 +52,10 @@ class TlsContexts:
         elif ca_file or cert_file or key_file:
             raise InvalidOption("tls: an object of your own brings its files itself")
         elif not (self._is_context(tls) or callable(tls)):
+            shown = tls if tls is None else f"<{type(tls).__name__}>"
             raise InvalidOption(
-                "tls is neither True nor False, nor a contextFactory of Twisted, nor a function"
+                f"tls={shown} is neither True or False, nor a contextFactory of Twisted, nor a "
+                "function that returns one"
             )
 
     def of(self, host: str) -> object:
@@ -82,7 +88,7 @@ class TlsContexts:
         try:
             found = _PEM.findall(_read(option, path))
             certificates = [self._ssl.Certificate.loadPEM(pem) for pem in found]
-        except self._ssl.SSL.Error:
+        except self._errors:
             raise InvalidOption(f"{option}={path!r} holds a bad certificate") from None
         if not certificates:
             raise InvalidOption(f"{option}={path!r} holds no certificate in PEM")
@@ -96,10 +102,10 @@ class TlsContexts:
                 f"tls_key_file={key_file!r} has a passphrase: give a context as tls=..."
             )
         try:
-            private = self._ssl.KeyPair.load(key, self._ssl.SSL.FILETYPE_PEM).original
+            private = self._ssl.KeyPair.load(key, _FILETYPE_PEM).original
             identity = {"privateKey": private, "certificate": own.original}
             self._ssl.CertificateOptions(**identity).getContext()
-        except (self._ssl.SSL.Error, ValueError):
+        except self._errors:
             raise InvalidOption(
                 f"tls_key_file={key_file!r} holds no key, or not that of tls_cert_file"
             ) from None
