@@ -44,6 +44,7 @@ from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.rights import SUBSCRIBING, denied
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
 
@@ -110,6 +111,7 @@ class FailoverService(Service):
             self.options,
             heard=self._gossip_heard,
             is_up=lambda node: self._group[node].status is Status.UP,
+            may_listen=lambda node, may: self._group[node].deny(SUBSCRIBING, not may),
         )
         self._campaign = Campaign(
             reactor, self.options, self._log, self._emit, self._look, self._use
@@ -298,7 +300,8 @@ class FailoverService(Service):
     def _tell_what_is_lost(self, survey: Survey) -> None:
         remembered = self._traffic.memory.epoch
         newest = max((view.epoch for view in survey.views.values()), default=0)
-        if newest < remembered and isinstance(survey.decision, (Follow, Elect)):
+        blind = any(view.blind for view in survey.views.values())
+        if newest < remembered and not blind and isinstance(survey.decision, (Follow, Elect)):
             self._log.once(
                 f"no node has the data of epoch {remembered} any more: "
                 f"going on with what they hold (epoch {newest})",
@@ -403,6 +406,8 @@ class FailoverService(Service):
             master = await self._campaign.fail_over(survey)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("failover {id} failed: {error}", id=failover_id, error=str(error))
+            if denied(error):
+                self._group.recheck_rights()
             master = None
         self._emit(
             FailoverEnded(
@@ -425,6 +430,8 @@ class FailoverService(Service):
             return await self._campaign.repair(survey)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("a repair failed, will be tried again: {error}", error=str(error))
+            if denied(error):
+                self._group.recheck_rights()
             return False
 
     # What the nodes, the queue and the gossip tell.
@@ -472,6 +479,22 @@ class FailoverService(Service):
 
     def commands_denied(self, node: Node, error: Exception) -> None:
         self._log.once(f"{node.address} denies us: {error}", loud=True)
+
+    def rights_changed(self, node: Node) -> None:
+        """Name what is missing, and what comes of it."""
+        user = self.options.username or "default"
+        missing = ", ".join(node.missing_rights)
+        if not missing:
+            self._log.info("{node}: user {user!r} has all rights", node=node.address, user=user)
+            return
+        what = "it hears of failovers later" if node.may_elect else "it follows only"
+        self._log.warn(
+            "{node}: user {user!r} may not {missing}: {what}",
+            node=node.address,
+            user=user,
+            missing=missing,
+            what=what,
+        )
 
     def _gossip_heard(self, node: Address, text: str) -> None:
         """A hint: look, but not more often than every 50 ms for the same name."""

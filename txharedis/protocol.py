@@ -20,6 +20,7 @@ from txharedis.errors import AccessDenied, LinkLost
 from txharedis.interfaces import Args, Clock, Timer, Waiter, pack
 from txharedis.options import Options
 from txharedis.replies import redacted
+from txharedis.rights import denied
 from txharedis.tls import refusal, speaks_tls
 from txharedis.topology import Address
 
@@ -40,6 +41,9 @@ class NodeProtocol(HiredisProtocol):
     without an error, or `refused(error, replies)` with the first error among them, and closes; also
     when there is no agreement on TLS. A handshake that takes longer than `timeout` seconds is
     aborted. After that, whatever comes without being asked for closes the link.
+
+    With `last_may_be_denied` the want of a right for the last command of the handshake is no
+    reason to refuse: `ready` finds the error among the replies.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class NodeProtocol(HiredisProtocol):
         timeout: float,
         ready: Callable[[NodeProtocol, list[object]], None],
         refused: Callable[[Exception, list[object]], None],
+        *,
+        last_may_be_denied: bool = False,
     ) -> None:
         super().__init__(charset=None, convertNumbers=False)
         self._reader = hiredis.Reader(protocolError=_Malformed, replyError=ResponseError)
@@ -59,6 +65,7 @@ class NodeProtocol(HiredisProtocol):
         self._deadline: Timer | None = None
         self._when_ready = ready
         self._when_refused = refused
+        self._last_may_be_denied = last_may_be_denied
         self._waiting: deque[Waiter] = deque()
         self._dead = self._lost = False
         # Being connected is no word from the server: the kernel accepts for one that hangs.
@@ -83,7 +90,10 @@ class NodeProtocol(HiredisProtocol):
             self._is_refusal(failure.value.replies)
 
     def _is_refusal(self, replies: Sequence[object]) -> bool:
-        for reply in replies:
+        firm = len(self._handshake) - 1
+        for place, reply in enumerate(replies):
+            if place == firm and self._last_may_be_denied and denied(reply):
+                continue
             if isinstance(reply, Exception):
                 self.abort()
                 self._when_refused(redacted(reply), list(replies))

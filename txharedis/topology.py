@@ -180,6 +180,7 @@ class NodeView:
     not connected. `link_down_for` is the number of whole seconds since its link went down, -1 when
     it is up or never was. `keys` counts keys outside the database of our own keys. `vote` is the
     highest epoch this node granted, `listeners` the number of clients that hear gossip there.
+    A `blind` view is one of a client that has no right to see the group's own keys.
     """
 
     address: Address
@@ -210,6 +211,7 @@ class NodeView:
     cluster: bool = False
     sentinels: int = 0
     listeners: int = 0
+    blind: bool = False
 
     @property
     def is_master(self) -> bool:
@@ -340,7 +342,20 @@ def parse_view(
         cluster=identity.cluster,
         sentinels=sentinels if isinstance(sentinels, int) else 0,
         listeners=clients if isinstance(clients, int) else 0,
+        blind=isinstance(replies.meta, Exception) and str(replies.meta).startswith("NOPERM"),
     )
+
+
+def parse_hello(address: Address, hello: object) -> NodeView | None:
+    """The view of a node that answers nothing but HELLO, None when it does not tell its role."""
+    fields = _pairs(hello)
+    role = {"master": Role.MASTER, "replica": Role.REPLICA, "slave": Role.REPLICA}.get(
+        fields.get("role", "")
+    )
+    if role is None:
+        return None
+    cluster = fields.get("mode") == "cluster"
+    return NodeView(address=address, run_id="", role=role, cluster=cluster, blind=True)
 
 
 def _pairs(reply: object) -> dict[str, str]:
@@ -365,7 +380,8 @@ def _keys(keyspace: object, own_db: int) -> int:
 class NodePicture:
     """One node in the picture: who it is, how we stand with it, and its newest view if any.
 
-    `lag` is in bytes behind the master's offset, None when unknown.
+    `lag` is in bytes behind the master's offset, None when unknown. `missing_rights` names what our
+    user may not do there and would have to for failovers, such as "SLAVEOF".
     """
 
     address: Address
@@ -378,6 +394,7 @@ class NodePicture:
     link_up: bool | None = None
     follows: str = ""
     version: str = ""
+    missing_rights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
