@@ -11,21 +11,32 @@ from twisted.internet.protocol import ClientFactory, ReconnectingClientFactory
 from twisted.python.failure import Failure
 
 from txharedis.interfaces import DialledLink, Reactor
+from txharedis.options import Options
 from txharedis.topology import Address
 
-__all__ = ["NodeFactory", "OneLink", "connect"]
+__all__ = ["NodeFactory", "OneLink", "dial"]
 
 
-def connect(reactor: Reactor, address: Address, factory: Any, timeout: float) -> Any:
-    """Dial a node for this factory; returns the connector. `timeout` is in seconds."""
+def dial(reactor: Reactor, address: Address, factory: Any, options: Options, timeout: float) -> Any:
+    """Dial a node as the options say: TCP, TLS over it, or a unix socket; returns the connector.
+
+    The factory hears of everything as if it were plain TCP. Not through an endpoint: behind one
+    a factory never hears that its connection failed or was lost.
+    """
+    if address.path:
+        unix_reactor: Any = reactor
+        return unix_reactor.connectUNIX(address.path, factory, timeout=timeout)
+    context: Any = options.tls_context(address.host)
+    if context is not None:
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        clock: Any = reactor
+        factory = TLSMemoryBIOFactory(context, True, factory, clock=clock)
     return reactor.connectTCP(address.host, address.port, factory, timeout=timeout)
 
 
 class NodeFactory(ReconnectingClientFactory):
     """Dials `address`, and again after each failure, in doubling, jittered steps.
-
-    It is dialled with `reactor.connectTCP` and not through an endpoint, because behind an endpoint
-    a factory never hears that its connection failed or was lost.
 
     `build` makes the protocol of a new connection. `gone(reason, was_ready)` is called for each
     attempt that failed and each link that was lost. `first_delay` and `max_delay` are in seconds.
@@ -54,6 +65,7 @@ class NodeFactory(ReconnectingClientFactory):
         address: Address,
         build: Callable[[], DialledLink],
         gone: Callable[[Failure, bool], None],
+        options: Options,
         *,
         first_delay: float,
         max_delay: float,
@@ -65,6 +77,7 @@ class NodeFactory(ReconnectingClientFactory):
         self._address = address
         self._build = build
         self._gone = gone
+        self._options = options
         self.initialDelay = self.delay = first_delay
         self.maxDelay = max_delay
         self._timeout = timeout
@@ -77,7 +90,7 @@ class NodeFactory(ReconnectingClientFactory):
 
     def dial(self) -> None:
         """Begin; called once."""
-        self.connector = connect(self._reactor, self._address, self, self._timeout)
+        self.connector = dial(self._reactor, self._address, self, self._options, self._timeout)
 
     def redial_now(self) -> None:
         """Cut the waiting short: there is news that the node may be back."""
@@ -169,9 +182,9 @@ class OneLink(ClientFactory):
         self._link: DialledLink | None = None
         self._connector: Any = None
 
-    def dial(self, reactor: Reactor, address: Address, timeout: float) -> None:
+    def dial(self, reactor: Reactor, address: Address, options: Options) -> None:
         """Begin; called once."""
-        self._connector = connect(reactor, address, self, timeout)
+        self._connector = dial(reactor, address, self, options, options.connect_timeout)
 
     def abort(self) -> None:
         """Give up the attempt, or drop the link at once; `gone` tells when that is done."""

@@ -52,6 +52,7 @@ from txharedis.options import Options, Terms, parse_nodes
 from txharedis.protocol import NodeProtocol
 from txharedis.reading import ReplicaReads
 from txharedis.replies import converter
+from txharedis.rights import SUBSCRIBING, denied
 from txharedis.scripts import ScriptCache
 from txharedis.subscriptions import Subscriptions
 from txharedis.topology import Address, NodeView, Status, Topology
@@ -68,9 +69,10 @@ def create_client(
 
     `nodes` is a list of "host:port", "host", ":port", "6380", 6380, ("host", port) or
     "[::1]:6379"; or one of these; or nothing (127.0.0.1:6379); or a URL
-    "redis://user:password@host:port/db?addr=host:port&addr=host:port". One node is single mode:
-    the queue and the redispatch, without an election. `reactor` is the global one when None. The
-    options are those of txharedis.Options.
+    "redis://user:password@host:port/db?addr=host:port&addr=host:port" ("rediss://..." for TLS). One
+    node is single mode: the queue and the redispatch, without an election; it may be a unix socket,
+    "unix:/path/to/socket" or "unix://user:password@/path/to/socket?db=0". `reactor` is the global
+    one when None. The options are those of txharedis.Options.
 
     Commands given before a master is known wait their turn. A bad node, an unknown option or a bad
     value raises InvalidOption, which names it. Close the client with `quit()` or `disconnect()`.
@@ -107,6 +109,7 @@ class FailoverService(Service):
     ) -> None:
         parsed = parse_nodes(nodes)
         self.options = Options.from_mapping({**parsed.options, **options})
+        self.options.check(parsed.addresses)
         self._reactor = reactor = _global_reactor() if reactor is None else reactor
         self._log = ClientLog(debug_mode=self.options.debug_mode)
         self._group = NodeGroup(reactor, parsed.addresses, self.options, self, self._log)
@@ -138,6 +141,7 @@ class FailoverService(Service):
             self.options,
             heard=self._gossip_heard,
             is_up=lambda node: self._group[node].status is Status.UP,
+            may_listen=lambda node, may: self._group[node].deny(SUBSCRIBING, not may),
         )
         self.subscriptions = Subscriptions(
             reactor,
@@ -420,7 +424,8 @@ class FailoverService(Service):
     def _tell_what_is_lost(self, survey: Survey) -> None:
         remembered = self._traffic.memory.epoch
         newest = max((view.epoch for view in survey.views.values()), default=0)
-        if newest < remembered and isinstance(survey.decision, (Follow, Elect)):
+        blind = any(view.blind for view in survey.views.values())
+        if newest < remembered and not blind and isinstance(survey.decision, (Follow, Elect)):
             self._log.once(
                 f"no node has the data of epoch {remembered} any more: "
                 f"going on with what they hold (epoch {newest})",
@@ -536,6 +541,8 @@ class FailoverService(Service):
             master = await self._campaign.fail_over(survey)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("failover {id} failed: {error}", id=failover_id, error=str(error))
+            if denied(error):
+                self._group.recheck_rights()
             master = None
         self._emit(
             FailoverEnded(
@@ -558,6 +565,8 @@ class FailoverService(Service):
             return await self._campaign.repair(survey)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("a repair failed, will be tried again: {error}", error=str(error))
+            if denied(error):
+                self._group.recheck_rights()
             return False
 
     # What the nodes, the queue and the gossip tell.
@@ -584,6 +593,8 @@ class FailoverService(Service):
                     # The more clients notice it, the more the first of them gains when the others
                     # hold back; they hear its gossip meanwhile.
                     self._stagger = random.uniform(0.0, min(0.06, 0.001 * (self._fellows - 1)))
+                if "TLS" in node.reason:
+                    self._log.once(f"{node.address}: {node.reason}", loud=True)
                 self._log.step("orientating (node down, {state})", state=state)
                 self._gossip.renew(node.address)
                 self.subscriptions.forsake(node.address)
@@ -608,6 +619,22 @@ class FailoverService(Service):
 
     def commands_denied(self, node: Node, error: Exception) -> None:
         self._log.once(f"{node.address} denies us: {error}", loud=True)
+
+    def rights_changed(self, node: Node) -> None:
+        """Name what is missing, and what comes of it."""
+        user = self.options.username or "default"
+        missing = ", ".join(node.missing_rights)
+        if not missing:
+            self._log.info("{node}: user {user!r} has all rights", node=node.address, user=user)
+            return
+        what = "it hears of failovers later" if node.may_elect else "it follows only"
+        self._log.warn(
+            "{node}: user {user!r} may not {missing}: {what}",
+            node=node.address,
+            user=user,
+            missing=missing,
+            what=what,
+        )
 
     def _gossip_heard(self, node: Address, text: str) -> None:
         """A hint: look, but not more often than every 50 ms for the same name."""

@@ -24,6 +24,15 @@ from txharedis.lag import Replication
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
 from txharedis.replies import missing_right
+from txharedis.rights import (
+    HEARING,
+    PROBES,
+    PUBLISHING,
+    SUBSCRIBING,
+    TRANSACTION,
+    denied,
+    lacking,
+)
 from txharedis.topology import (
     GOSSIP_CHANNEL,
     META_KEY,
@@ -36,6 +45,7 @@ from txharedis.topology import (
     Status,
     SurveyReplies,
     failover_key,
+    parse_hello,
     parse_view,
     vote_key,
 )
@@ -97,6 +107,13 @@ class NodeObserver(Protocol):
     def commands_denied(self, node: Node, error: Exception) -> None:
         """It will not have our command link."""
 
+    def rights_changed(self, node: Node) -> None:
+        """Other rights are missing there than before."""
+
+
+#: Seconds after which the rights are looked at again.
+_RIGHTS_AGE = 60.0
+
 
 class Node:
     """One server.
@@ -117,6 +134,7 @@ class Node:
         self._reactor = reactor
         self._options = options
         self._db = options.db
+        self._encrypted = options.tls_context(address.host) is not None
         self._observer = observer
         self._ready_at = 0.0
         self._heard = -math.inf
@@ -136,6 +154,12 @@ class Node:
         self._command: NodeProtocol | None = None
         self._command_run_id = ""
         self.commands_denied = ""  # what it said when it last denied the command link
+        self.checks_rights = False  # those that it takes to elect
+        self.missing_rights: tuple[str, ...] = ()
+        self._rights_due = 0.0
+        self._rights_of: NodeProtocol | None = None  # the link on which they were looked at
+        self._no_transactions = ""  # a right for want of which one was begun and could not be ended
+        self._no_info_until = -math.inf
         self._peer_host = address.host
         self._in_cluster = False
         self._was_denied = False  # by the control link that is there now
@@ -188,6 +212,11 @@ class Node:
     def lacks_right(self) -> bool:
         """Whether it denies us for want of credentials, a right or a database."""
         return self.status is Status.DENIED and missing_right(self.reason)
+
+    @property
+    def may_elect(self) -> bool:
+        """Whether we have, as far as is known, all the rights that a failover takes here."""
+        return set(self.missing_rights) <= HEARING
 
     def redial_now(self) -> None:
         """Do not wait out the delays: there is news that the node may be back."""
@@ -289,7 +318,7 @@ class Node:
         dialled: Deferred[NodeProtocol] = Deferred(lambda _: one.abort())
         one = OneLink(lambda: self._protocol(db, ready, refused), ended)
         self._one_links.add(one)
-        one.dial(self._reactor, self.address, self._options.connect_timeout)
+        one.dial(self._reactor, self.address, self._options)
         return dialled
 
     # The control link and the status.
@@ -303,9 +332,11 @@ class Node:
         ready: Callable[[NodeProtocol, list[object]], None],
         denied: Callable[[Exception, list[object]], None],
     ) -> NodeProtocol:
-        handshake = [*greeting(self._options, db), ["INFO", "server"]]
+        handshake = [*greeting(self._options, db, self.address), ["INFO", "server"]]
         timeout = self._options.connect_timeout
-        link = NodeProtocol(self._reactor, handshake, timeout, ready, denied)
+        link = NodeProtocol(
+            self._reactor, handshake, timeout, ready, denied, last_may_be_denied=True
+        )
         link.db = db
         return link
 
@@ -321,6 +352,7 @@ class Node:
             self.address,
             build,
             gone,
+            self._options,
             first_delay=self._options.reconnect_delay,
             max_delay=self._options.reconnect_max,
             timeout=self._options.connect_timeout,
@@ -351,7 +383,10 @@ class Node:
             and not denied
         ):
             how = "refused" if reason.check(ConnectionRefusedError) else "reset"
-            self._sign(_Sign.REFUSED, f"connection {how}")
+            hint = ""
+            if how == "reset" and self.identity is None and not self._encrypted:
+                hint = ", as by a port that expects TLS (tls=True)"
+            self._sign(_Sign.REFUSED, f"connection {how}{hint}")
         elif self.status is Status.DENIED and self._silence() >= self._options.down_after:
             self._sign(_Sign.SILENT, reason.getErrorMessage())
 
@@ -391,7 +426,10 @@ class Node:
         silent = self._silence()
         if silent >= options.down_after:
             if self.status in (Status.UP, Status.DROPPED, Status.DIALLING):
-                self._sign(_Sign.SILENT, f"nothing heard for {silent:.1f} s")
+                hint = ""
+                if self.identity is None and self._encrypted:
+                    hint = ", as from a port without TLS"
+                self._sign(_Sign.SILENT, f"nothing heard for {silent:.1f} s{hint}")
                 self._drop_links()
         elif not self._ping_out:
             self._ping()
@@ -463,6 +501,11 @@ class Node:
             return None
         run_id = identity.run_id
         timeout = self._options.survey_timeout
+        now = self._reactor.seconds()
+        if self.checks_rights and (self._rights_of is not control or now >= self._rights_due):
+            await self._look_at_rights(control)
+        if now < self._no_info_until:
+            return await self._survey_blindly(control)
         meta = ["HGETALL", META_KEY]
         counters = ["MGET", OPCOUNTER_KEY, vote_key(run_id), failover_key(run_id)]
         try:
@@ -486,6 +529,9 @@ class Node:
                 )
         except LinkLost:
             return None
+        if denied(replies[0]):
+            self._no_info_until = now + _RIGHTS_AGE
+            return await self._survey_blindly(control)
         if not isinstance(replies[0], bytes):
             self.reason = str(replies[0])
             return None
@@ -500,11 +546,76 @@ class Node:
         )
         return self.view
 
+    async def _survey_blindly(self, control: NodeProtocol) -> NodeView | None:
+        """As `survey`, by a user without the right to INFO; HELLO tells the role, if nothing else.
+
+        It is asked for what it may not again after a while.
+        """
+        try:
+            [hello] = await control.exchange(["HELLO"], timeout=self._options.survey_timeout)
+        except LinkLost:
+            return None
+        self.view = parse_hello(self.address, hello)
+        self.reason = "" if self.view is not None else f"it tells neither INFO nor HELLO: {hello}"
+        return self.view
+
+    def deny(self, right: str, is_missing: bool) -> None:
+        """Note whether one right is missing, beside those that the survey looks at."""
+        others = tuple(name for name in self.missing_rights if name != right)
+        self._set_missing((*others, right) if is_missing else others, ())
+
+    def recheck_rights(self) -> None:
+        """Look at the rights again with the next survey: something was denied."""
+        self._rights_due = 0.0
+
+    async def _look_at_rights(self, control: NodeProtocol) -> None:
+        """Find which rights are missing, without using any."""
+        if self._no_transactions:
+            return
+        timeout = self._options.survey_timeout
+        try:
+            replies = await control.exchange(*TRANSACTION, timeout=timeout)
+            missing = lacking(TRANSACTION, replies)
+            begun = not isinstance(replies[2], Exception)
+            probes = PROBES
+            if not begun:
+                missing += lacking(PROBES, await control.exchange(*PROBES, timeout=timeout))
+            elif denied(replies[3]):
+                self._no_transactions = "EXEC"
+            else:
+                probes = [*PROBES, PUBLISHING]
+                _, *queued, end = await control.exchange(
+                    ["MULTI"], *probes, ["DISCARD"], timeout=timeout
+                )
+                missing += lacking(probes, queued)
+                if denied(end):
+                    missing += ("DISCARD",)
+                    self._no_transactions = "DISCARD"
+        except LinkLost:
+            return  # the survey meets the same
+        if self._no_transactions:
+            control.abort()  # nothing else can be done on this link
+        self._rights_of = control
+        self._rights_due = self._reactor.seconds() + _RIGHTS_AGE
+        self._set_missing(missing, [name for name in self.missing_rights if name == SUBSCRIBING])
+
+    def _set_missing(self, missing: Sequence[str], also: Sequence[str]) -> None:
+        names = tuple(dict.fromkeys([*missing, *also]))
+        if set(names) != set(self.missing_rights):
+            self.missing_rights = names
+            self._observer.rights_changed(self)
+
     def picture(self, master: NodeView | None) -> NodePicture:
         """This node in the picture of the topology."""
         view = self.view
         if view is None:
-            return NodePicture(self.address, self.status, self.reason, version=self.version)
+            return NodePicture(
+                self.address,
+                self.status,
+                self.reason,
+                version=self.version,
+                missing_rights=self.missing_rights,
+            )
         return NodePicture(
             address=self.address,
             status=self.status,
@@ -516,11 +627,12 @@ class Node:
             link_up=None if view.is_master else view.link_up,
             follows=view.follows_text,
             version=self.version,
+            missing_rights=self.missing_rights,
         )
 
 
 def _identity(handshake_replies: list[object]) -> Identity:
-    info = handshake_replies[-1]
+    info = handshake_replies[-1] if handshake_replies else None
     return Identity.parse(info if isinstance(info, bytes) else b"")
 
 

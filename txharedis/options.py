@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from txharedis.errors import InvalidOption
 from txharedis.events import Event
 from txharedis.lag import OwnWrites
+from txharedis.tls import TlsContexts
 from txharedis.topology import Address
 
 __all__ = ["DELIVERIES", "READ_POLICIES", "Nodes", "Options", "Terms", "parse_nodes"]
@@ -67,6 +69,8 @@ class Options:
       db               database of the user's commands (0).
       username         ACL user, None for the default user.
       password         password for all nodes, None for none.
+      passwords        passwords of single nodes, {"host:port": "password"}, which win over
+                       `password` ({}).
       charset          decodes replies and encodes str arguments ("utf-8"); None leaves bytes.
       errors           how str arguments that do not fit the charset are met ("strict").
       convert_numbers  replies that look like numbers become numbers (True, as in txredisapi: "007"
@@ -88,6 +92,16 @@ class Options:
       max_lag          replicas further behind the master are not used: bytes (an int), or a time as
                        "2s", "500ms" or a timedelta, 50 ms or more (None: any lag).
 
+    Encryption (needs `pip install "txharedis[tls]"`):
+      tls              True: TLS to all nodes, their certificates and host names verified (False).
+                       Or what decides that: an object that Twisted takes as a contextFactory (of
+                       optionsForClientTLS, or a CertificateOptions), used as it is for all nodes,
+                       or a function that returns one for a host name.
+      tls_ca_file      PEM file of the authorities to trust, None for those of the system.
+      tls_cert_file    PEM file of the client's certificate, None for none.
+      tls_key_file     PEM file of its key, None when that is in tls_cert_file.
+                       Each of these three means tls=True.
+
     Watching the servers:
       heartbeat        seconds between PINGs on each node (1.0).
       down_after       a node that answers nothing for so long is down (3.0); more than twice the
@@ -102,6 +116,8 @@ class Options:
       lock_time        life of the failover lock in seconds (1.0).
       haredis_db_num   database of the keys that clients share (15); not the user's.
       adopt            nodes whose data may be discarded, as in `nodes`.
+      elect            take part in failovers (True). With False, or when it lacks the rights, a
+                       client only follows: it changes nothing on the servers.
       tune_nodes       set `repl-ping-replica-period 1` on the master, so that replicas notice a
                        silent master sooner (True).
 
@@ -114,6 +130,11 @@ class Options:
     db: int = field(default=0, metadata=_count(0))
     username: str | None = field(default=None, metadata=_TEXT)
     password: str | None = field(default=None, metadata=_TEXT, repr=False)
+    passwords: Mapping[Any, str] = field(default_factory=dict, repr=False, hash=False)
+    tls: Any = field(default=False, repr=False)
+    tls_ca_file: str | None = field(default=None, metadata=_TEXT)
+    tls_cert_file: str | None = field(default=None, metadata=_TEXT)
+    tls_key_file: str | None = field(default=None, metadata=_TEXT)
     charset: str | None = field(default="utf-8", metadata=_TEXT)
     errors: str = field(default="strict", metadata=_TEXT)
     convert_numbers: bool = field(default=True, metadata=_FLAG)
@@ -135,10 +156,12 @@ class Options:
     lock_time: float = field(default=1.0, metadata=_seconds(0.05, 60))
     haredis_db_num: int = field(default=15, metadata=_count(0, 62))
     adopt: tuple[Address, ...] = ()
+    elect: bool = field(default=True, metadata=_FLAG)
     tune_nodes: bool = field(default=True, metadata=_FLAG)
     debug_mode: bool = field(default=False, metadata=_FLAG)
     command_logging: bool = field(default=False, metadata=_FLAG)
     on_event: Callable[[Event], object] | None = None
+    _contexts: TlsContexts | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -170,13 +193,17 @@ class Options:
             codecs.lookup_error(self.errors)
         except (LookupError, ValueError) as error:
             raise InvalidOption(f"errors={self.errors!r}: {error}") from None
-        if self.username is not None and self.password is None:
+        object.__setattr__(self, "passwords", _passwords(self.passwords))
+        if self.username is not None and self.password is None and not self.passwords:
             raise InvalidOption(f"username={self.username!r} needs a password")
         if self.on_event is not None and not callable(self.on_event):
             raise InvalidOption(f"on_event={self.on_event!r} cannot be called")
         if isinstance(self.adopt, (str, bytes, int)) or not isinstance(self.adopt, Iterable):
             raise InvalidOption(f"adopt={self.adopt!r} is not a list of nodes")
         object.__setattr__(self, "adopt", tuple(Address.parse(node) for node in self.adopt))
+        files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
+        if self.tls is not False or any(files):
+            object.__setattr__(self, "_contexts", TlsContexts(self.tls, *files))
 
     def _settle_reads(self) -> None:
         """Give `read_from` its value and `max_lag` its type: an int or a timedelta."""
@@ -193,11 +220,36 @@ class Options:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Options:
         """Options from keywords; an unknown name is an InvalidOption that names it."""
-        known = {option.name for option in fields(cls)}
+        known = {option.name for option in fields(cls) if option.init}
         for name in values:
             if name not in known:
                 raise InvalidOption(f"unknown option {name!r} (known: {', '.join(sorted(known))})")
         return cls(**values)
+
+    def check(self, nodes: Iterable[Address]) -> None:
+        """Whether these options fit the nodes; what does not is an InvalidOption that names it."""
+        nodes = tuple(nodes)
+        for node in self.passwords:
+            if node not in nodes:
+                raise InvalidOption(f"passwords names {node}, which is not one of the nodes")
+        for node in nodes:
+            if self.username is not None and self.password_of(node) is None:
+                raise InvalidOption(f"username={self.username!r} needs a password for {node}")
+            if node.path and len(nodes) > 1:
+                raise InvalidOption(
+                    f"{node} can only be the one node: other servers cannot replicate over a path"
+                )
+            if node.path and self._contexts is not None:
+                raise InvalidOption(f"tls: no TLS goes over {node}")
+            self.tls_context(node.host)
+
+    def password_of(self, node: Address) -> str | None:
+        """The password for this node, None for none."""
+        return self.passwords.get(node, self.password)
+
+    def tls_context(self, host: str) -> object | None:
+        """What TLSMemoryBIOFactory takes for this host, None when there is no TLS."""
+        return None if self._contexts is None else self._contexts.of(host)
 
     @property
     def terms(self) -> Terms:
@@ -275,6 +327,21 @@ def _shown(name: str, value: object) -> str:
     return "(hidden)" if name == "password" else repr(value)
 
 
+def _passwords(value: object) -> Mapping[Address, str]:
+    if not isinstance(value, Mapping):
+        shown = None if value is None else "(hidden)"
+        raise InvalidOption(f"passwords={shown} is not a mapping of nodes to passwords")
+    passwords: dict[Address, str] = {}
+    for name, password in value.items():
+        node = Address.parse(name)
+        if not isinstance(password, str):
+            raise InvalidOption(f"passwords has for {node} what is not a text")
+        if node in passwords:
+            raise InvalidOption(f"passwords names {node} twice")
+        passwords[node] = password
+    return MappingProxyType(passwords)
+
+
 @dataclass(frozen=True, slots=True)
 class Nodes:
     """The configured nodes, and the options that stood in a URL beside them."""
@@ -287,8 +354,9 @@ def parse_nodes(nodes: object = None) -> Nodes:
     """Read the `nodes` argument of create_client.
 
     A list of items as Address.parse takes them, one such item, None (127.0.0.1:6379), or a URL
-    `redis://user:password@host:port/db?addr=host:port&addr=host:port`. An empty list, a duplicate
-    or a bad item is an InvalidOption that names it.
+    `redis://user:password@host:port/db?addr=host:port&addr=host:port`, `rediss://...` for TLS, or
+    `unix://user:password@/path/to/socket?db=0`. An empty list, a duplicate or a bad item is an
+    InvalidOption that names it.
     """
     options: dict[str, Any] = {}
     items: list[object]
@@ -331,15 +399,17 @@ def _parse_url(url: str) -> tuple[list[object], dict[str, Any]]:
     shown = re.sub("(?<=://).*@", "***@", url, flags=re.DOTALL)
     if "#" in url:
         raise InvalidOption(f"URL {shown!r} has a fragment (in a password, # is written %23)")
-    match = re.fullmatch(r"redis://([^/?]*)([^?]*)(?:\?(.*))?", url, re.DOTALL)
+    match = re.fullmatch(r"(rediss?|unix)://([^/?]*)([^?]*)(?:\?(.*))?", url, re.DOTALL)
     if match is None:
-        raise InvalidOption(f"URL {shown!r} does not begin with redis://")
-    netloc, path, query = match[1], match[2], match[3] or ""
+        raise InvalidOption(
+            f"URL {shown!r} does not begin with redis:// (or rediss:// for TLS, or unix://)"
+        )
+    scheme, netloc, path, query = match[1], match[2], match[3], match[4] or ""
     if "@" in path + query:
         raise InvalidOption(
             f"URL {shown!r} has an @ behind its hosts (in a password, / is written %2F and ? %3F)"
         )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"tls": True} if scheme == "rediss" else {}
     credentials, at, place = netloc.rpartition("@")
     if at:
         username, colon, password = credentials.partition(":")
@@ -348,14 +418,24 @@ def _parse_url(url: str) -> tuple[list[object], dict[str, Any]]:
         options["password"] = unquote(password)
         if username:
             options["username"] = unquote(username)
-    database = path.strip("/")
+    items: list[object]
+    if scheme == "unix":
+        if place or path in ("", "/"):
+            raise InvalidOption(f"URL {shown!r} names no path (unix:///path/to/socket)")
+        items, database, known = [f"unix:{unquote(path)}"], "", "db"
+    else:
+        database = path.strip("/")
+        items = [unquote(item) for item in place.split(",")] if place else ["127.0.0.1"]
+        known = "addr"
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name != known:
+            raise InvalidOption(f"URL {shown!r} has an unknown parameter {name!r} (known: {known})")
+        if name == "db":
+            database = value
+        else:
+            items.append(value)
     if database:
         if not re.fullmatch("[0-9]{1,9}", database):
             raise InvalidOption(f"URL {shown!r} has a bad database {database!r}")
         options["db"] = int(database)
-    items: list[object] = [unquote(item) for item in place.split(",")] if place else ["127.0.0.1"]
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name != "addr":
-            raise InvalidOption(f"URL {shown!r} has an unknown parameter {name!r} (known: addr)")
-        items.append(value)
     return items, options

@@ -102,6 +102,7 @@ class PlainDelivery:
     def __init__(self, *, writes_again: bool, counter: tuple[str, int] | None) -> None:
         self._writes_again = writes_again
         self._counter = counter
+        self._denied = 0  # batches to pass over: we may not count
 
     def write(self, link: Link, batch: Sequence[Command]) -> bool:
         if not link.send([command.packed for command in batch], batch):
@@ -110,8 +111,17 @@ class PlainDelivery:
             writes = sum(not command.read for command in batch)
             if writes:
                 key, db = self._counter
-                _Count(link, key, db, writes).send("EVALSHA", COUNT_SHA1)
+                self._count(link, key, db, writes)
         return True
+
+    def _count(self, link: Link, key: str, db: int, writes: int) -> None:
+        if self._denied:
+            self._denied -= 1  # it is not asked for every time
+        else:
+            _Count(link, key, db, writes, self._count_denied).send("EVALSHA", COUNT_SHA1)
+
+    def _count_denied(self) -> None:
+        self._denied = 1000
 
     def again(self, command: Command) -> bool:
         return command.read or self._writes_again
@@ -120,13 +130,16 @@ class PlainDelivery:
 class _Count:
     """The count of one batch's writes; a server that has lost the script is given it again."""
 
-    __slots__ = ("_db", "_key", "_link", "_writes")
+    __slots__ = ("_db", "_denied", "_key", "_link", "_writes")
 
-    def __init__(self, link: Link, key: str, db: int, writes: int) -> None:
+    def __init__(
+        self, link: Link, key: str, db: int, writes: int, denied: Callable[[], None]
+    ) -> None:
         self._link = link
         self._key = key
         self._db = db
         self._writes = writes
+        self._denied = denied
 
     def send(self, command: str, script: str | bytes) -> None:
         args = (command, script, 1, self._key, self._db, self._writes)
@@ -135,6 +148,8 @@ class _Count:
     def settle(self, reply: object) -> None:
         if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
             self.send("EVAL", COUNT_SCRIPT)
+        elif isinstance(reply, Exception) and "NOPERM" in str(reply):
+            self._denied()
 
     def lost(self) -> None:
         pass

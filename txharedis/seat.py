@@ -82,6 +82,7 @@ class Seat:
             address,
             self._build,
             self._gone,
+            options,
             first_delay=options.reconnect_delay,
             max_delay=options.reconnect_max,
             timeout=options.connect_timeout,
@@ -224,7 +225,7 @@ class Seat:
         return SubscriberProtocol(
             self._reactor,
             self._options,
-            str(self.address),
+            self.address,
             self._marker[1],
             lambda text: self._observer.seat_marked(self, text),
             self._ready,

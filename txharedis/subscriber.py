@@ -10,6 +10,7 @@ from typing import Any
 from txharedis.interfaces import Clock, pack
 from txharedis.options import Options
 from txharedis.protocol import Malformed, NodeProtocol, greeting
+from txharedis.topology import Address
 
 __all__ = ["MARKERS", "Answer", "Receive", "SubscriberProtocol", "drop"]
 
@@ -37,7 +38,7 @@ class SubscriberProtocol(NodeProtocol):
         self,
         clock: Clock,
         options: Options,
-        node: str,
+        node: Address,
         marker: bytes,
         marked: Callable[[bytes], object],
         ready: Callable[[SubscriberProtocol], None],
@@ -45,14 +46,14 @@ class SubscriberProtocol(NodeProtocol):
     ) -> None:
         super().__init__(
             clock,
-            greeting(options, options.db),
+            greeting(options, options.db, node),
             options.connect_timeout,
             lambda _link, _replies: ready(self),
             lambda error, _replies: denied(error),
         )
         self.receive: Receive = drop
         self.last_message = -math.inf
-        self._node = node
+        self._node = str(node)
         self._marker = marker
         self._marked = marked
         self._asked: deque[tuple[bytes, bytes, Answer | None]] = deque()

@@ -25,9 +25,10 @@ FLOORS = (
         "messages",
         "lag",
         "log",
+        "tls",
         "_version",
     ),
-    ("election", "commands", "_command_table", "replies", "scripts", "waits", "choice"),
+    ("election", "commands", "_command_table", "replies", "scripts", "waits", "choice", "rights"),
     (
         "protocol",
         "factory",
