@@ -2,13 +2,15 @@
 
 An error that ends a command says in `executed` what happened to it: False (the server did not
 run it), True (it ran) or None (unknown: it was sent and the reply was lost). Errors that a server
-itself replies with reach the caller as txredisapi.ResponseError, as they do in txredisapi.
+itself replies with reach the caller as txredisapi.ResponseError, as they do in txredisapi; where
+that one has a ConnectionError, NoMaster, OutcomeUnknown and ServiceStopped are ones too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from txredisapi import ConnectionError as TxConnectionError
 from txredisapi import RedisError, ResponseError
 
 __all__ = [
@@ -44,7 +46,7 @@ class UnsupportedCommand(HARedisError):
     """The command would change or block the link that all commands share; it was not sent."""
 
 
-class NoMaster(HARedisError):
+class NoMaster(HARedisError, TxConnectionError):
     """No master took the command within `command_timeout` seconds; it was not sent."""
 
 
@@ -52,7 +54,7 @@ class QueueFull(HARedisError):
     """`max_pending` commands or `max_pending_bytes` bytes already wait; this one was not taken."""
 
 
-class ServiceStopped(HARedisError):
+class ServiceStopped(HARedisError, TxConnectionError):
     """The client was stopped.
 
     `executed` is False for a command that was still waiting and None for one that had been sent
@@ -64,7 +66,7 @@ class ServiceStopped(HARedisError):
         self.executed = executed
 
 
-class OutcomeUnknown(HARedisError):
+class OutcomeUnknown(HARedisError, TxConnectionError):
     """The command was sent, its reply was lost, and its delivery forbids sending it again.
 
     `command` holds its arguments as the caller gave them.

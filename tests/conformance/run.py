@@ -26,6 +26,10 @@ from txharedis.testing.servers import LocalServer, ServerProgram, find_programs,
 MODES = {"single": 1, "group": 3}
 """How many servers each mode has."""
 
+SERVER_OPTIONS = ("--lua-time-limit", "100")
+"""A script that runs longer makes the server answer BUSY: until then it answers nothing, and one
+that answers nothing for `down_after` is down."""
+
 HERE = Path(__file__).parent
 
 
@@ -51,7 +55,9 @@ async def run_once(
 ) -> list[Outcome]:
     """Start servers, run the tests on them in a process of their own, and judge the results."""
     with tempfile.TemporaryDirectory() as directory:
-        servers = await start_group(reactor, program, directory, MODES[mode])
+        servers = await start_group(
+            reactor, program, directory, MODES[mode], options=SERVER_OPTIONS
+        )
         try:
             if mode == "group":
                 await form(reactor, servers)

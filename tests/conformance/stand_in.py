@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import txredisapi
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from txharedis import HAClient, create_client
+from txharedis.protocol import NodeProtocol
 
 __all__ = ["close_all", "install"]
 
@@ -34,6 +35,12 @@ def install(group: Sequence[str]) -> None:
     )
     vars(module).update({name: globals()[name] for name in _REPLACED})
     sys.modules["txredisapi"] = module
+    NodeProtocol.dataReceived = _data_received
+    txredisapi.RedisFactory.startConnecting = _not_ours
+
+
+def _not_ours(factory: Any, endpoint: object) -> None:
+    raise AssertionError(f"a connection of txredisapi itself, made by {type(factory).__name__}")
 
 
 def close_all() -> Deferred[Any]:
@@ -56,8 +63,24 @@ class ConnectionHandler:
     def disconnect(self) -> Deferred[Any]:
         return _close(self._factory.client)
 
+    def execute_command(self, *args: Any, **options: Any) -> Deferred[Any]:
+        if [str(word).upper() for word in args[:2]] == ["CONFIG", "SET"]:
+            return _set_up(self._factory.client, args)
+        return self._factory.client.execute_command(*args, **options)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._factory.client, name)
+
+
+def _set_up(client: HAClient, command: Sequence[Any]) -> Deferred[Any]:
+    """Run a command on every node: the servers of a group are set up alike, by whoever runs them.
+
+    The tests that do so have one server, and set it up for the connections that come next.
+    """
+    links = [node.control for node in client._group._group]
+    return gatherResults([link.exchange(command) for link in links]).addCallback(
+        lambda replies: replies[0][0].decode()
+    )
 
 
 class UnixConnectionHandler(ConnectionHandler):
@@ -118,6 +141,23 @@ def lazyConnection(
     return _connect(f"{host}:{port}", dbid, options).handler
 
 
+_receive = NodeProtocol.dataReceived
+
+
+class HiredisProtocol:
+    """Where the links that carry the users' commands receive what their servers send."""
+
+    dataReceived = _receive
+
+
+def _data_received(link: NodeProtocol, data: bytes) -> None:
+    (HiredisProtocol.dataReceived if link in _command_links() else _receive)(link, data)
+
+
+def _command_links() -> list[NodeProtocol | None]:
+    return [node._command for client in _open for node in client._group._group]
+
+
 ConnectionPool = Connection
 lazyConnectionPool = lazyConnection
 
@@ -135,6 +175,7 @@ _REPLACED = (
     "Connection",
     "ConnectionHandler",
     "ConnectionPool",
+    "HiredisProtocol",
     "RedisFactory",
     "UnixConnectionHandler",
     "lazyConnection",
