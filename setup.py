@@ -65,6 +65,7 @@ setup(
         "dev": [
             VALKEY,
             "hypothesis>=6.100",
+            "klein>=24.8",
             "mypy>=2.4,<2.5",
             "pytest>=8.2",
             "pytest-twisted>=1.14",

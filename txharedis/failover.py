@@ -18,10 +18,11 @@ from twisted.python.failure import Failure
 from txharedis.alarm import Alarm
 from txharedis.campaign import Campaign
 from txharedis.client import HAClient
-from txharedis.commands import describe
+from txharedis.commands import CommandInfo, describe
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
+    InvalidOption,
     LinkLost,
     LockLost,
     ResponseError,
@@ -40,10 +41,11 @@ from txharedis.events import (
 )
 from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
-from txharedis.interfaces import Args, Reactor
+from txharedis.interfaces import Args, Reactor, pack
 from txharedis.log import ClientLog
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.scripts import ScriptCache
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
 
@@ -101,6 +103,7 @@ class FailoverService(Service):
         self._group = NodeGroup(reactor, parsed.addresses, self.options, self, self._log)
         self._single = len(self._group) == 1
         self._alarm = Alarm(reactor)
+        self._scripts = ScriptCache()
         self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
         self._gossip = Gossip(
             reactor,
@@ -154,6 +157,8 @@ class FailoverService(Service):
         Cancelling it drops an unsent command and stops waiting for a sent one.
         """
         info = describe(args)
+        if info.name == "SELECT":
+            return self._select(args, packed)
         if info.stateful or info.blocking:
             what = "blocks" if info.blocking else "changes the state of"
             return fail(UnsupportedCommand(f"{info.name} {what} the link that all commands share"))
@@ -162,7 +167,31 @@ class FailoverService(Service):
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
-        return self._traffic.pending.add(args, packed, info.read)
+        reply = self._traffic.pending.add(args, packed, info.read)
+        if info.noscript:
+            self._scripts.note(info.name, packed)
+            reply.addErrback(self._script_again, info, packed)
+        return reply
+
+    def _script_again(
+        self, failure: Failure, info: CommandInfo, packed: bytes
+    ) -> Failure | Deferred[object]:
+        """A master that does not know a script of ours is given it."""
+        words = self._scripts.again(info.name, packed, failure.value)
+        if words is None:
+            return failure
+        return self._traffic.pending.add(words, pack(tuple(words)), info.read)
+
+    def _select(self, args: Args, packed: bytes) -> Deferred[object]:
+        try:
+            db = int(args[1])
+        except (IndexError, ValueError):
+            return fail(InvalidOption(f"{list(args[1:])!r} names no database"))
+        if db == self.options.haredis_db_num:
+            return fail(
+                InvalidOption(f"{db} is the database of our own keys (haredis_db_num); use another")
+            )
+        return self._traffic.select(db, args, packed)
 
     @property
     def master(self) -> str | None:

@@ -52,8 +52,10 @@ class Link(Protocol):
     """A link, as seen by those who send commands over it.
 
     `send` writes the commands in one piece; each waiter gets one reply, in order. It returns False,
-    and has written nothing, when the link is gone.
+    and has written nothing, when the link is gone. `db` is the database that is selected on it.
     """
+
+    db: int
 
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool: ...
 

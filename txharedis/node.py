@@ -115,6 +115,7 @@ class Node:
         self.identity: Identity | None = None
         self._reactor = reactor
         self._options = options
+        self._db = options.db
         self._observer = observer
         self._ready_at = 0.0
         self._heard = -math.inf
@@ -188,6 +189,22 @@ class Node:
 
     # The command link.
 
+    @property
+    def db(self) -> int:
+        """The database that is selected on the command link; settable by who selects another."""
+        return self._command.db if self._command is not None else self._db
+
+    @db.setter
+    def db(self, db: int) -> None:
+        if self._command is not None:
+            self._command.db = db
+
+    def use_db(self, db: int, *, now: bool) -> None:
+        """New command links are for this database; `now` also drops one that is for another."""
+        self._db = db
+        if now and self._command is not None and self._command.db != db:
+            self._command.abort()
+
     def serves(self, run_id: str) -> bool:
         """Whether the command link works and leads to this incarnation ("" for any)."""
         return self._command is not None and run_id in ("", self._command_run_id)
@@ -204,7 +221,7 @@ class Node:
     def _build_command(self) -> NodeProtocol:
         # The server's identity comes with the link: after a quick restart this link may be there
         # before the control link, and must not be taken for one to the old incarnation.
-        return self._protocol(self._options.db, self._command_ready, self._command_denied)
+        return self._protocol(self._db, self._command_ready, self._command_denied)
 
     def _command_ready(self, link: NodeProtocol, replies: list[object]) -> None:
         self._command_factory.link_ready()
@@ -242,7 +259,9 @@ class Node:
     ) -> NodeProtocol:
         handshake = [*greeting(self._options, db), ["INFO", "server"]]
         timeout = self._options.connect_timeout
-        return NodeProtocol(self._reactor, handshake, timeout, ready, denied)
+        link = NodeProtocol(self._reactor, handshake, timeout, ready, denied)
+        link.db = db
+        return link
 
     def _factory(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -21,14 +22,26 @@ __all__ = ["COUNT_SCRIPT", "COUNT_SHA1", "Command", "Delivery", "PendingCommands
 class Command:
     """One command of a caller, from its submission until its Deferred fires.
 
-    `deferred` is None once the caller no longer waits. `sent` tells whether it is on a link now,
+    `deferred` is None once the caller no longer waits. `db` is the database that it is meant for,
+    whatever is selected by the time it is written. `sent` tells whether it is on a link now,
     `uncertain` that it is a write whose reply was lost once: it may have been executed.
     """
 
-    __slots__ = ("args", "deadline", "deferred", "packed", "queue", "read", "sent", "uncertain")
+    __slots__ = (
+        "args",
+        "db",
+        "deadline",
+        "deferred",
+        "packed",
+        "queue",
+        "read",
+        "sent",
+        "uncertain",
+    )
 
     def __init__(self, queue: PendingCommands, args: Args, packed: bytes, read: bool) -> None:
         self.queue = queue
+        self.db = queue.db
         self.args = args
         self.packed = packed
         self.read = read
@@ -109,6 +122,29 @@ class _Count:
         pass
 
 
+class _Select:
+    """Selects a database on the link of a queue."""
+
+    def __init__(self, queue: PendingCommands, link: Link, db: int) -> None:
+        self._queue = queue
+        self._link = link
+        self._db = db
+
+    def send(self) -> bool:
+        return self._link.send([pack(("SELECT", self._db))], [self])
+
+    def settle(self, reply: object) -> None:
+        if isinstance(reply, Exception):
+            self._queue.not_selected(self._db, reply)
+        else:
+            self._link.db = self._db
+            self._queue.selected()
+
+    def lost(self) -> None:
+        self._queue.close()
+        self._queue.selected()
+
+
 class PendingCommands:
     """The queue of one client.
 
@@ -116,6 +152,9 @@ class PendingCommands:
     holds them back. `convert` makes the caller's value of a raw reply. `may_retry(error)` says
     which error replies mean that another node, or this one later, should run the command;
     `turned_away(error)` is called when one came, after the queue has closed itself.
+
+    `db` is the database of the commands that are added. Another one may be set at any time: each
+    command is run in the database in which it was given, now or after a failover.
     """
 
     def __init__(
@@ -129,9 +168,13 @@ class PendingCommands:
         convert: Callable[[object], object] | None,
         may_retry: Callable[[Exception], bool],
         turned_away: Callable[[Exception], None],
+        db: int = 0,
     ) -> None:
         self._clock = clock
         self._delivery = delivery
+        self._db = db
+        self._several = False  # whether there ever was another database
+        self._selecting = False
         self._max_pending = max_pending
         self._max_bytes = max_pending_bytes
         self._timeout = timeout
@@ -164,6 +207,16 @@ class PendingCommands:
     def held(self) -> bool:
         """Whether commands are held back."""
         return self._link is None
+
+    @property
+    def db(self) -> int:
+        """The database of the commands that are added."""
+        return self._db
+
+    @db.setter
+    def db(self, db: int) -> None:
+        self._several = self._several or db != self._db
+        self._db = db
 
     def add(self, args: Args, packed: bytes, read: bool) -> Deferred[object]:
         """Take a command; the Deferred fires with its converted reply.
@@ -325,9 +378,11 @@ class PendingCommands:
     def _flush(self) -> None:
         # A command that has to go again waits until the link has answered all the others, some of
         # which may have to go again too: the order of submission is kept.
-        if self._link is None or (self._returned and self._in_flight):
+        if self._link is None or self._selecting or (self._returned and self._in_flight):
             return
         batch = self._take_unsent()
+        if self._several:
+            batch = self._of_one_database(self._link, batch)
         if not batch:
             return
         if not self._delivery.write(self._link, batch):
@@ -337,6 +392,45 @@ class PendingCommands:
         for command in batch:
             command.sent = True
         self._in_flight += len(batch)
+        if self._queued:
+            self._flush()  # those of another database
+
+    # Databases.
+
+    def _of_one_database(self, link: Link, batch: list[Command]) -> list[Command]:
+        """What can go now; the others wait until their database has been selected on the link."""
+        here = list(takewhile(lambda command: command.db == link.db, batch))
+        later = batch[len(here) :]
+        self._queued.extendleft(reversed(later))
+        if later and not here:
+            self._selecting = True
+            if not _Select(self, link, later[0].db).send():
+                self._selecting = False
+                self.close()
+        return here
+
+    def selected(self) -> None:
+        """A SELECT was answered, or lost."""
+        self._selecting = False
+        self._flush()
+
+    def not_selected(self, db: int, error: Exception) -> None:
+        """The server refuses the database: nothing that was meant for it may be run elsewhere."""
+        if self._may_retry(error):
+            self._selecting = False
+            if self._link is not None:
+                self.close()
+                self._turned_away(error)
+            return
+        unsent = self._take_unsent()
+        self._queued.extend(command for command in unsent if command.db != db)
+        for command in unsent:
+            if command.db == db and command.deferred is not None:
+                again = type(error)(*error.args)  # an exception collects its raiser's traceback
+                self._finish(command, self._not_sent(command, again))
+        if not self._in_flight:
+            self._drained()
+        self.selected()
 
     def _take_unsent(self) -> list[Command]:
         batch = [command for command in self._waiting() if command.deferred is not None]

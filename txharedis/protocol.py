@@ -58,6 +58,7 @@ class NodeProtocol(HiredisProtocol):
         self._when_refused = refused
         self._waiting: deque[Waiter] = deque()
         self._dead = False
+        self.db = 0  # the selected database, for those who care
         # Being connected is no word from the server: the kernel accepts for one that hangs.
         self.last_heard = -math.inf
 

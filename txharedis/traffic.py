@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from txharedis.errors import HARedisError, ServiceStopped
 from txharedis.group import Memory, NodeGroup
-from txharedis.interfaces import Clock, Timer
+from txharedis.interfaces import Args, Clock, Timer
 from txharedis.options import Options
 from txharedis.pending import PendingCommands, PlainDelivery
 from txharedis.replies import converter, not_executed
@@ -45,6 +46,7 @@ class Traffic:
             convert=converter(options.charset, options.convert_numbers),
             may_retry=self._may_retry,
             turned_away=self._turned_away,
+            db=options.db,
         )
         self.master: NodeView | None = None
         self.memory = Memory()
@@ -107,6 +109,29 @@ class Traffic:
         self.pending.open(self._group[self.master.address])
         self._watch_lease()
         self._tell_ready()
+
+    def select(self, db: int, args: Args, packed: bytes) -> Deferred[object]:
+        """Use this database for all commands from here on, on all links.
+
+        `args` and `packed` are the SELECT that the caller gave; he gets its reply. When the server
+        refuses it, so is every command given after it, until the refusal arrives: none is run in
+        the old database by mistake.
+        """
+        old = self.pending.db
+        self.pending.db = db
+
+        def selected(reply: object) -> object:
+            for node in self._group:
+                # The master's link is switched in its place among the commands.
+                node.use_db(db, now=self.master is None or node.address != self.master.address)
+            return reply
+
+        def refused(failure: Failure) -> Failure:
+            if self.pending.db == db:
+                self.pending.db = old
+            return failure
+
+        return self.pending.add(args, packed, True).addCallbacks(selected, refused)
 
     def _may_flow(self, master: NodeView) -> bool:
         node = self._group[master.address]

@@ -2,12 +2,20 @@
 
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import ProcessProtocol, Protocol
 from twisted.internet.utils import getProcessOutputAndValue
+from twisted.python.failure import Failure
 
+from tests.groups import answer
+from tests.support import eventually
 from txharedis.testing.servers import LocalServer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -29,3 +37,108 @@ async def test_basic_writes_and_reads_its_rounds(trio: list[LocalServer]) -> Non
     assert lines[0].startswith("round 0 from 127.0.0.1:")
     assert lines[-1].startswith("round 19 from 127.0.0.1:")
     assert "congrats!" in err
+
+
+@pytest_twisted.ensureDeferred
+async def test_asyncio_program_counts_right(trio: list[LocalServer]) -> None:
+    out, err, status = await run("asyncio_interop.py", *(server.address for server in trio))
+    assert status == 0, err
+    assert out.startswith("counted to 100 on 127.0.0.1:")
+
+
+class Running(ProcessProtocol):
+    """An example that runs until it is told to end."""
+
+    def __init__(self, *words: str) -> None:
+        self.output = ""
+        self.ended: Deferred[int | None] = Deferred()
+        environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+        self.process: Any = reactor.spawnProcess(  # type: ignore[attr-defined]
+            self, sys.executable, [sys.executable, *words], env=environment
+        )
+
+    def outReceived(self, data: bytes) -> None:
+        self.output += data.decode()
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended.callback(reason.value.exitCode)
+
+    async def said(self, text: str) -> str:
+        """What stands behind `text` in the line in which it first is."""
+        await eventually(lambda: text in self.output and "\n" in self.output.split(text, 1)[1])
+        return self.output.split(text, 1)[1].splitlines()[0]
+
+
+class Page(Protocol):
+    """One request, the plainest there is."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._data = b""
+        self.response: Deferred[str] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(f"GET {self._path} HTTP/1.0\r\n\r\n".encode())
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.response.callback(self._data.decode())
+
+
+@pytest_twisted.async_yield_fixture
+async def running(nothing_left_behind: object) -> AsyncIterator[Any]:
+    """`running("program.py", "argument")`: started, and told to end after the test."""
+    made: list[Running] = []
+
+    def start(*words: str) -> Running:
+        made.append(Running(*words))
+        return made[-1]
+
+    yield start
+    for example in made:
+        if not example.ended.called:
+            example.process.signalProcess("TERM")
+        assert await answer(example.ended) == 0, example.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_klein_counter_goes_on_while_its_master_is_killed(
+    trio: list[LocalServer], running: Any
+) -> None:
+    nodes = [server.address for server in trio]
+    example = running(str(EXAMPLES / "klein_counter.py"), "tcp:0:interface=127.0.0.1", *nodes)
+    port = int(await example.said("listening on "))
+
+    async def get(path: str) -> tuple[int, str]:
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        response = await answer((await connectProtocol(endpoint, Page(path))).response)
+        head, _, body = response.partition("\r\n\r\n")
+        return int(head.split()[1]), body
+
+    async def visits() -> int:
+        code, page = await get("/")
+        assert code == 200, page
+        return int(page.split()[0])
+
+    assert await visits() == 1
+    for _ in range(2):
+        code, page = await get("/health")
+        assert code == 200
+        master = page.split()[1]
+        old = next(server for server in trio if server.address == master)
+        count = await visits()
+        old.kill()
+        # Those that were asked while there was no master are answered too.
+        counts = [await visits() for _ in range(20)]
+        assert counts[-1] >= count
+        assert counts == sorted(counts)
+        code, page = await get("/health")
+        assert code == 200
+        assert page.split()[1] != master
+        await old.exited()
+        await old.start()
+        await eventually(lambda: get("/health"))

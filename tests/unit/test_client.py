@@ -181,7 +181,6 @@ STATEFUL: dict[str, tuple[Any, ...]] = {
     "discard": (),
     "pipeline": (),
     "execute_pipeline": (),
-    "select": (1,),
     "auth": ("pw",),
     "blpop": ("k",),
     "brpop": ("k",),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 FLOORS = (
     ("errors", "interfaces", "options", "topology", "events", "log", "_version"),
-    ("election", "commands", "_command_table", "replies"),
+    ("election", "commands", "_command_table", "replies", "scripts"),
     ("protocol", "factory", "pending", "methods", "alarm"),
     ("node", "lock", "gossip", "client"),
     ("group", "dedicated", "subscriptions"),

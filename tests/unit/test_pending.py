@@ -35,7 +35,8 @@ WRONGTYPE = ResponseError("WRONGTYPE Operation against a key holding the wrong k
 class FakeLink:
     """Keeps what is written; answers when told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, db: int = 0) -> None:
+        self.db = db
         self.alive = True
         self.batches: list[list[bytes]] = []
         self.waiting: deque[tuple[bytes, Waiter]] = deque()
@@ -91,8 +92,8 @@ class Queue:
         name = name or f"{'r' if read else 'w'}{self.added}"
         return Caller(self.pending.add((name, "k"), name.encode(), read))
 
-    def open(self) -> FakeLink:
-        link = FakeLink()
+    def open(self, db: int = 0) -> FakeLink:
+        link = FakeLink(db)
         self.pending.open(link)
         return link
 
