@@ -26,9 +26,9 @@ from txharedis.testing.servers import LocalServer, ServerProgram, find_programs,
 MODES = {"single": 1, "group": 3}
 """How many servers each mode has."""
 
-SERVER_OPTIONS = ("--lua-time-limit", "100")
-"""A script that runs longer makes the server answer BUSY: until then it answers nothing, and one
-that answers nothing for `down_after` is down."""
+# A script that runs for longer than the limit, in ms, makes the server answer BUSY. Until then it
+# answers nothing at all, and one that answers nothing for `down_after` is down.
+SERVER_OPTIONS = ("--lua-time-limit", "100", "--unixsocket", "socket")
 
 HERE = Path(__file__).parent
 
@@ -62,7 +62,9 @@ async def run_once(
             if mode == "group":
                 await form(reactor, servers)
             results = Path(directory, "results.json")
-            words = [str(suite), str(results), *(server.address for server in servers)]
+            socket = servers[0].directory / "socket"
+            nodes = [server.address for server in servers]
+            words = [str(suite), str(results), str(socket), *nodes]
             output, errors, code = await getProcessOutputAndValue(
                 sys.executable, [str(HERE / "suite.py"), *words], env=os.environ
             )

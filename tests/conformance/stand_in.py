@@ -69,7 +69,7 @@ class ConnectionHandler:
         return self._factory.client.execute_command(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._factory.client, name)
+        return getattr(self._factory.connection, name)
 
 
 def _set_up(client: HAClient, command: Sequence[Any]) -> Deferred[Any]:
@@ -91,13 +91,14 @@ class RedisFactory:
     """One HAClient, made where txredisapi's factory begins to connect."""
 
     reconnect = True
+    protocol = txredisapi.RedisProtocol
     client: HAClient
 
     def __init__(
         self,
-        uuid: object,
-        dbid: int | None,
-        poolsize: int,
+        uuid: object = None,
+        dbid: int | None = None,
+        poolsize: int = 1,
         isLazy: bool = False,
         handler: type[ConnectionHandler] = ConnectionHandler,
         charset: str | None = "utf-8",
@@ -126,19 +127,42 @@ class RedisFactory:
         self.client.when_ready().addCallback(lambda _: self.handler).chainDeferred(self.deferred)
 
     def getConnection(self, peek: bool = False) -> Deferred[Any]:
-        return succeed(self.client)
+        return succeed(self.connection)
+
+    @property
+    def connection(self) -> Any:
+        """What has the methods: the client, or its subscriptions where those are wanted."""
+        if issubclass(self.protocol, txredisapi.SubscriberProtocol):
+            return Subscriber(self.client, self.protocol())
+        return self.client
 
 
-def Connection(
-    host: str = "localhost", port: int = 6379, dbid: int | None = None, **options: Any
-) -> Deferred[ConnectionHandler]:
-    return _connect(f"{host}:{port}", dbid, options).deferred
+class SubscriberFactory(RedisFactory):
+    protocol = txredisapi.SubscriberProtocol
+
+    def __init__(
+        self, isLazy: bool = False, handler: type[ConnectionHandler] = ConnectionHandler
+    ) -> None:
+        super().__init__(isLazy=isLazy, handler=handler)
 
 
-def lazyConnection(
-    host: str = "localhost", port: int = 6379, dbid: int | None = None, **options: Any
-) -> ConnectionHandler:
-    return _connect(f"{host}:{port}", dbid, options).handler
+class Subscriber:
+    """The subscriptions of a client; their messages go to the `messageReceived` of a protocol."""
+
+    def __init__(self, client: HAClient, protocol: Any) -> None:
+        self._client = client
+        self._protocol = protocol
+        self.unsubscribe = client.unsubscribe
+        self.punsubscribe = client.punsubscribe
+
+    def subscribe(self, channels: Any) -> Deferred[Any]:
+        return self._client.subscribe(channels, self._received)
+
+    def psubscribe(self, patterns: Any) -> Deferred[Any]:
+        return self._client.psubscribe(patterns, self._received)
+
+    def _received(self, message: Any) -> None:
+        self._protocol.messageReceived(message.pattern, message.channel, message.data)
 
 
 _receive = NodeProtocol.dataReceived
@@ -158,15 +182,42 @@ def _command_links() -> list[NodeProtocol | None]:
     return [node._command for client in _open for node in client._group._group]
 
 
+def Connection(host: str = "localhost", port: int = 6379, dbid: Any = None, **more: Any) -> Any:
+    return _connect(f"{host}:{port}", dbid, more).deferred
+
+
+def lazyConnection(
+    host: str = "localhost", port: int = 6379, dbid: Any = None, **more: Any
+) -> ConnectionHandler:
+    return _connect(f"{host}:{port}", dbid, more).handler
+
+
+def UnixConnection(path: str = "/tmp/redis.sock", dbid: Any = None, **more: Any) -> Any:
+    return _connect(f"unix:{path}", dbid, more, UnixConnectionHandler).deferred
+
+
+def lazyUnixConnection(
+    path: str = "/tmp/redis.sock", dbid: Any = None, **more: Any
+) -> ConnectionHandler:
+    return _connect(f"unix:{path}", dbid, more, UnixConnectionHandler).handler
+
+
 ConnectionPool = Connection
 lazyConnectionPool = lazyConnection
+UnixConnectionPool = UnixConnection
+lazyUnixConnectionPool = lazyUnixConnection
 
 
-def _connect(place: str, dbid: int | None, options: dict[str, Any], **more: Any) -> RedisFactory:
+def _connect(
+    place: str,
+    dbid: int | None,
+    more: dict[str, Any],
+    handler: type[ConnectionHandler] = ConnectionHandler,
+) -> RedisFactory:
     # How many connections there are, and whether they come back, is not the caller's to say.
-    poolsize = options.pop("poolsize", 1)
-    options.pop("reconnect", None)
-    factory = RedisFactory(place, dbid, poolsize, **options, **more)
+    more.pop("poolsize", None)
+    more.pop("reconnect", None)
+    factory = RedisFactory(place, dbid, handler=handler, **more)
     factory.connect_to(place)
     return factory
 
@@ -177,7 +228,12 @@ _REPLACED = (
     "ConnectionPool",
     "HiredisProtocol",
     "RedisFactory",
+    "SubscriberFactory",
+    "UnixConnection",
     "UnixConnectionHandler",
+    "UnixConnectionPool",
     "lazyConnection",
     "lazyConnectionPool",
+    "lazyUnixConnection",
+    "lazyUnixConnectionPool",
 )

@@ -1,8 +1,9 @@
 """Runs txredisapi's tests, in a process of its own, with trial's runner, and writes what became.
 
-python suite.py DIRECTORY RESULTS HOST:PORT [HOST:PORT ...]
+python suite.py DIRECTORY RESULTS SOCKET HOST:PORT [HOST:PORT ...]
 
-DIRECTORY has their package `tests`; RESULTS is the file to write. One address is single mode.
+DIRECTORY has their package `tests`; RESULTS is the file to write; SOCKET is the unix socket of the
+first server. One address is single mode.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def tear_down(original: Callable[[], Any]) -> Any:
     return Deferred.fromCoroutine(both())
 
 
-def main(directory: str, results: str, *nodes: str) -> int:
+def main(directory: str, results: str, socket: str, *nodes: str) -> int:
     mode = "single" if len(nodes) == 1 else "group"
     stand_in.install(nodes if mode == "group" else ())
     sys.path.insert(0, directory)
@@ -102,6 +103,10 @@ def main(directory: str, results: str, *nodes: str) -> int:
 
     host, port = nodes[0].split(":")
     mixins.REDIS_HOST, mixins.REDIS_PORT = host, int(port)
+    from tests import test_unix_connection as over_socket
+
+    over_socket.redis_sock = socket
+    over_socket.TestUnixConnectionMethods.skip = None  # it had looked for a socket of its own
     util.DEFAULT_TIMEOUT_DURATION = TIMEOUT
     tests = flat(runner.TestLoader().loadPackage(sys.modules["tests"], recurse=True))
     listed = {test_id(test): left_out.find(test_id(test), mode) for test in tests}
