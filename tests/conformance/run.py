@@ -20,6 +20,7 @@ from report import Outcome, judge, summary, write_junit
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 from twisted.internet.utils import getProcessOutputAndValue
+
 from txharedis import create_client
 from txharedis.testing.servers import LocalServer, ServerProgram, find_programs, start_group
 
@@ -50,9 +51,7 @@ async def run(reactor: Any, options: argparse.Namespace) -> int:
     return int(any(outcome.kind == "failed" for outcome in everything))
 
 
-async def run_once(
-    reactor: Any, suite: Path, program: ServerProgram, mode: str
-) -> list[Outcome]:
+async def run_once(reactor: Any, suite: Path, program: ServerProgram, mode: str) -> list[Outcome]:
     """Start servers, run the tests on them in a process of their own, and judge the results."""
     with tempfile.TemporaryDirectory() as directory:
         servers = await start_group(

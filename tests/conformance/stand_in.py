@@ -13,6 +13,7 @@ from typing import Any
 
 import txredisapi
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+
 from txharedis import HAClient, create_client
 from txharedis.protocol import NodeProtocol
 

@@ -122,8 +122,9 @@ def main(directory: str, results: str, socket: str, *nodes: str) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         trial = runner.TrialRunner(recorder, workingDirectory=f"{scratch}/trial")
         trial.run(runner.TrialSuite([runner.TestSuite(wanted)]))
-    outcomes = dict.fromkeys(listed, {"outcome": "not run", "reason": "", "seconds": 0.0})
-    Path(results).write_text(json.dumps(outcomes | recorders[0].results))
+    not_run = {"outcome": "not run", "reason": "", "seconds": 0.0}
+    outcomes = {test: recorders[0].results.get(test, not_run) for test in listed}
+    Path(results).write_text(json.dumps(outcomes))
     return 0
 
 

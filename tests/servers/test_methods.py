@@ -1,4 +1,4 @@
-"""Every method of txredisapi does and answers through an HAClient what it does and answers there."""
+"""Every method of txredisapi does through an HAClient what it does there, and answers the same."""
 
 from __future__ import annotations
 
