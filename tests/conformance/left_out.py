@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-__all__ = ["LEFT_OUT", "LeftOut", "find"]
+__all__ = ["BY_CHANCE", "LEFT_OUT", "LeftOut", "find"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,17 @@ LEFT_OUT = (
         "a subscription outlives its link",
     ),
 )
+
+
+BY_CHANCE = {
+    "test_operations.TestRedisConnections.testRedisOperationsSet1": (
+        "reads a value again before it expires, 10 ms later: a busy machine can pause for longer"
+    ),
+    "test_implicit_pipelining.TestImplicitPipelining.testImplicitPipelining": (
+        "the replies come in one piece with high probability, as it says itself"
+    ),
+}
+"""Tests that fail now and then for reasons of their own: some tries are allowed."""
 
 
 def find(test: str, mode: str) -> LeftOut | None:

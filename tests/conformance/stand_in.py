@@ -69,8 +69,36 @@ class ConnectionHandler:
             return _set_up(self._factory.client, args)
         return self._factory.client.execute_command(*args, **options)
 
+    def pipeline(self) -> Deferred[Any]:
+        client = self._factory.client
+        return client.pipeline().addCallback(lambda pipeline: PipelineOnLink(client, pipeline))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._factory.connection, name)
+
+
+class PipelineOnLink:
+    """A pipeline that has a transport: that of the link on which its commands go."""
+
+    def __init__(self, client: HAClient, pipeline: Any) -> None:
+        self._client = client
+        self._pipeline = pipeline
+
+    @property
+    def transport(self) -> Any:
+        return self._link.transport
+
+    @transport.setter
+    def transport(self, transport: Any) -> None:
+        self._link.transport = transport
+
+    @property
+    def _link(self) -> Any:
+        service = self._client._group
+        return service._group[service._traffic.address]._command
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipeline, name)
 
 
 def _set_up(client: HAClient, command: Sequence[Any]) -> Deferred[Any]:
@@ -161,6 +189,15 @@ class Subscriber:
 
     def psubscribe(self, patterns: Any) -> Deferred[Any]:
         return self._client.psubscribe(patterns, self._received)
+
+    @property
+    def transport(self) -> Any:
+        """All the links to all the nodes: an HAClient has no connection to lose."""
+        return self
+
+    def loseConnection(self) -> None:
+        for node in self._client._group._group:
+            node._drop_links()
 
     def _received(self, message: Any) -> None:
         self._protocol.messageReceived(message.pattern, message.channel, message.data)
