@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from left_out import LEFT_OUT, LeftOut
+if TYPE_CHECKING:
+    from left_out import LeftOut
 
 __all__ = ["Outcome", "judge", "summary", "write_junit"]
 
@@ -34,7 +35,7 @@ def judge(
     program: str,
     mode: str,
     results: Mapping[str, Mapping[str, Any]],
-    table: Sequence[LeftOut] = LEFT_OUT,
+    table: Sequence[LeftOut],
 ) -> list[Outcome]:
     """Hold what the suite wrote against the table of the tests that are left out.
 
