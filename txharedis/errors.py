@@ -2,13 +2,15 @@
 
 An error that ends a command says in `executed` what happened to it: False (the server did not
 run it), True (it ran) or None (unknown: it was sent and the reply was lost). Errors that a server
-itself replies with reach the caller as txredisapi.ResponseError, as they do in txredisapi.
+itself replies with reach the caller as txredisapi.ResponseError, as they do in txredisapi; where
+that one has a ConnectionError, NoMaster, OutcomeUnknown and ServiceStopped are ones too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from txredisapi import ConnectionError as TxConnectionError
 from txredisapi import RedisError, ResponseError
 
 __all__ = [
@@ -46,7 +48,7 @@ class UnsupportedCommand(HARedisError):
     """The command would change or block the link that all commands share; it was not sent."""
 
 
-class NoMaster(HARedisError):
+class NoMaster(HARedisError, TxConnectionError):
     """No master took the command within `command_timeout` seconds; it was not sent."""
 
 
@@ -58,7 +60,7 @@ class QueueFull(HARedisError):
     """
 
 
-class ServiceStopped(HARedisError):
+class ServiceStopped(HARedisError, TxConnectionError):
     """The client was stopped.
 
     `executed` is False for a command that was still waiting and None for one that had been sent
@@ -70,7 +72,7 @@ class ServiceStopped(HARedisError):
         self.executed = executed
 
 
-class OutcomeUnknown(HARedisError):
+class OutcomeUnknown(HARedisError, TxConnectionError):
     """The command was sent, its reply was lost, and its delivery forbids sending it again.
 
     `command` holds its arguments as the caller gave them.
