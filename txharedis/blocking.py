@@ -164,15 +164,23 @@ class _Blocked:
                 reply = await self._issue(link)
             except LinkLost:
                 self._owner.links.discard(link)
-                if self._owner.clock.seconds() - self._issued_at < 0.1:
+                young = self._owner.clock.seconds() - self._issued_at < 0.1
+                if young and not self._abandoned:
                     self._answered.news = False
                     await self._answered.sleep(0.05)  # it may do so again: no busy loop
             else:
-                retry = isinstance(reply, Exception) and self._owner.terms.may_retry(reply)
-                if not retry or self._abandoned:
+                if self._abandoned or not self._goes_again(reply):
                     return reply
                 self._owner.terms.turned_away(cast(Exception, reply))
         raise CancelledError
+
+    def _goes_again(self, reply: object) -> bool:
+        """Whether the node is the one to wait on no more; not, when a person has unblocked it."""
+        return (
+            isinstance(reply, Exception)
+            and "via CLIENT UNBLOCK" not in str(reply)
+            and self._owner.terms.may_retry(reply)
+        )
 
     def _left(self) -> float | None:
         """Seconds that are left of its time, None when it waits for ever."""

@@ -97,7 +97,7 @@ class HAClient(CommandMethods):
     def multi(self, keys: Any = None) -> Deferred[Any]:
         """Begin a transaction on a link of its own.
 
-        Fires with a txharedis.transactions.Transaction. Its commands answer "QUEUED", its
+        Fires with a txharedis.transaction.Transaction. Its commands answer "QUEUED", its
         `commit()` gives the list of their replies. `keys` (one or several) are watched before. It
         waits for a master, for `command_timeout` at most (NoMaster), and fails with QueueFull when
         `max_dedicated` links are in use or waited for, and with what else ends a command.

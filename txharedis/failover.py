@@ -51,7 +51,8 @@ from txharedis.options import Options, Terms, parse_nodes
 from txharedis.replies import converter
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
-from txharedis.transactions import Transaction, Transactions
+from txharedis.transaction import Transaction
+from txharedis.transactions import Transactions
 
 __all__ = ["FailoverService", "Phase", "create_client"]
 

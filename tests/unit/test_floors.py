@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 FLOORS = (
     ("errors", "interfaces", "options", "topology", "events", "log", "_version"),
     ("election", "commands", "_command_table", "replies", "waits"),
-    ("protocol", "factory", "pending", "methods", "pipeline", "alarm"),
+    ("protocol", "factory", "pending", "methods", "pipeline", "recording", "alarm"),
     ("node", "lock", "gossip", "client"),
     ("group", "dedicated", "subscriptions"),
-    ("campaign", "traffic", "blocking", "transactions", "monitoring", "reading"),
+    ("campaign", "traffic", "blocking", "transaction", "transactions", "monitoring", "reading"),
     ("failover",),
     ("monitor", "cli", "demo", "testing"),
 )
@@ -35,6 +35,7 @@ FLOOR_OF[FACADE] = len(FLOORS)
 BESIDE = {
     ("commands", "_command_table"),
     ("pipeline", "methods"),
+    ("transactions", "transaction"),
     ("cli", "demo"),
     ("cli", "monitor"),
     ("demo", "testing"),
