@@ -211,16 +211,16 @@ class _Blocked:
         """Write it and return the raw reply; the link is given back, whatever was the reply."""
         self._issued_at = self._owner.clock.seconds()
         self._link = link
+        before = self._own_write()
+        replies: list[object] = [None]
         try:
             await self._fix_new_entries(link)
-            if self._abandoned:
-                await self._settled(link)
-                raise CancelledError
-            before = self._own_write()
-            *refusals, reply = await link.exchange(*before, self._with_time_left())
+            if not self._abandoned:
+                replies = await link.exchange(*before, self._with_time_left())
         finally:
             self._link = None
             self._answered.wake()
+        *refusals, reply = replies
         for refusal in refusals:
             if isinstance(refusal, Exception):
                 reply = refusal
@@ -234,7 +234,6 @@ class _Blocked:
 
     async def _settled(self, link: DedicatedLink) -> None:
         """Give the link back, when nothing can reach it that was meant for this command."""
-        self._answered.wake()
         if self._unblocking is not None:
             await self._unblocking
         if self._stray:
