@@ -168,7 +168,10 @@ class HAClient(CommandMethods):
         return self.execute_command("SHUTDOWN")
 
     def quit(self) -> Deferred[None]:
-        """Wait until all commands are answered, then close; fires when the last link is gone."""
+        """Wait until all commands are answered, then close; fires when the last link is gone.
+
+        Blocking commands are waited for too: cancel those that would wait for ever.
+        """
 
         async def drain_and_stop() -> None:
             await self._group.drain()
@@ -177,5 +180,8 @@ class HAClient(CommandMethods):
         return Deferred.fromCoroutine(drain_and_stop())
 
     def disconnect(self) -> Deferred[object]:
-        """Close now: what is pending fails with ServiceStopped; fires when the links are gone."""
+        """Close now: what is pending fails with ServiceStopped; fires when the links are gone.
+
+        Blocking commands are taken back first, for half a second at most.
+        """
         return self._group.stopService()

@@ -68,7 +68,7 @@ class Transaction(CommandMethods):
         self._link: DedicatedLink | None = link
         self._writes = 0
         self._steps: list[list[Step]] = []  # what makes the replies in EXEC's list
-        self._queued: list[Deferred[Any]] = []
+        self._replies: list[Deferred[Any]] = []
         self._exec_sent = False
         self.results: list[Any] = []  # of EXEC
         self._why_over: Callable[[], RedisError] | None = None
@@ -139,9 +139,9 @@ class Transaction(CommandMethods):
     execute_pipeline = quit = shutdown = pipeline
 
     def hush(self) -> None:
-        """No queued command's failure is news any more: commit() tells."""
-        for deferred in self._queued:
-            deferred.addErrback(lambda _: None)
+        """No failure is news any more to who has not waited for it: commit() tells."""
+        for reply in self._replies:
+            reply.addErrback(lambda _: None)
 
     # Every other command.
 
@@ -173,7 +173,6 @@ class Transaction(CommandMethods):
             return failed
         reply = self._ask(args, partial(self._queued_now, steps))
         self._writes += self._written(args)
-        self._queued.append(reply)
         return reply
 
     def _checked(self, args: tuple[Any, ...]) -> Deferred[Any] | None:
@@ -246,6 +245,7 @@ class Transaction(CommandMethods):
             return fail(self._why_over())
         assert self._link is not None
         asked = _Asked(self, done)
+        self._replies.append(asked.deferred)
         waiters: list[Any] = [asked]
         if writes and self._owner.terms.counter is not None:
             packed.append(pack(tuple(count_command(self._owner.terms.counter, writes))))
