@@ -164,15 +164,23 @@ class _Blocked:
                 reply = await self._issue(link)
             except LinkLost:
                 self._owner.links.discard(link)
-                if self._owner.clock.seconds() - self._issued_at < 0.1:
+                young = self._owner.clock.seconds() - self._issued_at < 0.1
+                if young and not self._abandoned:
                     self._answered.news = False
                     await self._answered.sleep(0.05)  # it may do so again: no busy loop
             else:
-                retry = isinstance(reply, Exception) and self._owner.terms.may_retry(reply)
-                if not retry or self._abandoned:
+                if self._abandoned or not self._goes_again(reply):
                     return reply
                 self._owner.terms.turned_away(cast(Exception, reply))
         raise CancelledError
+
+    def _goes_again(self, reply: object) -> bool:
+        """Whether the node is the one to wait on no more; not, when a person has unblocked it."""
+        return (
+            isinstance(reply, Exception)
+            and "via CLIENT UNBLOCK" not in str(reply)
+            and self._owner.terms.may_retry(reply)
+        )
 
     def _left(self) -> float | None:
         """Seconds that are left of its time, None when it waits for ever."""
@@ -203,16 +211,16 @@ class _Blocked:
         """Write it and return the raw reply; the link is given back, whatever was the reply."""
         self._issued_at = self._owner.clock.seconds()
         self._link = link
+        before = self._own_write()
+        replies: list[object] = [None]
         try:
             await self._fix_new_entries(link)
-            if self._abandoned:
-                await self._settled(link)
-                raise CancelledError
-            before = self._own_write()
-            *refusals, reply = await link.exchange(*before, self._with_time_left())
+            if not self._abandoned:
+                replies = await link.exchange(*before, self._with_time_left())
         finally:
             self._link = None
             self._answered.wake()
+        *refusals, reply = replies
         for refusal in refusals:
             if isinstance(refusal, Exception):
                 reply = refusal
@@ -226,7 +234,6 @@ class _Blocked:
 
     async def _settled(self, link: DedicatedLink) -> None:
         """Give the link back, when nothing can reach it that was meant for this command."""
-        self._answered.wake()
         if self._unblocking is not None:
             await self._unblocking
         if self._stray:

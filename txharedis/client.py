@@ -286,7 +286,7 @@ class HAClient(CommandMethods):
     def multi(self, keys: Any = None) -> Deferred[Any]:
         """Begin a transaction on a link of its own.
 
-        Fires with a txharedis.transactions.Transaction. Its commands answer "QUEUED", its
+        Fires with a txharedis.transaction.Transaction. Its commands answer "QUEUED", its
         `commit()` gives the list of their replies. `keys` (one or several) are watched before. It
         waits for a master, for `command_timeout` at most (NoMaster), and fails with QueueFull when
         `max_dedicated` links are in use or waited for, and with what else ends a command.
@@ -357,7 +357,10 @@ class HAClient(CommandMethods):
         return self.execute_command("SHUTDOWN")
 
     def quit(self) -> Deferred[None]:
-        """Wait until all commands are answered, then close; fires when the last link is gone."""
+        """Wait until all commands are answered, then close; fires when the last link is gone.
+
+        Blocking commands are waited for too: cancel those that would wait for ever.
+        """
 
         async def drain_and_stop() -> None:
             await self._group.drain()
@@ -366,5 +369,8 @@ class HAClient(CommandMethods):
         return Deferred.fromCoroutine(drain_and_stop())
 
     def disconnect(self) -> Deferred[object]:
-        """Close now: what is pending fails with ServiceStopped; fires when the links are gone."""
+        """Close now: what is pending fails with ServiceStopped; fires when the links are gone.
+
+        Blocking commands are taken back first, for half a second at most.
+        """
         return self._group.stopService()

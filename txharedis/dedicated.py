@@ -54,6 +54,7 @@ class DedicatedLink:
         self.run_id = run_id
         self.db = db
         self.protocol: NodeProtocol | None = None
+        self.gone = False
         self._client_id: int | None = None
         self._asked: list[Deferred[int | None]] = []
         self._known = False
@@ -204,7 +205,7 @@ class DedicatedLinks:
         if link not in self._used:
             return
         self._used.discard(link)
-        if self._refusal is None and self._leads_here(link):
+        if self._refusal is None and not link.gone and self._leads_here(link):
             self._rest(link)
             self._serve()
         else:
@@ -301,6 +302,7 @@ class DedicatedLinks:
             timer.cancel()
 
     def _gone(self, link: DedicatedLink) -> None:
+        link.gone = True
         if link in self._idle:
             self._forget(link)
         self._left -= 1

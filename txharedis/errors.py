@@ -45,11 +45,16 @@ class InvalidOption(HARedisError, ValueError):
 
 
 class UnsupportedCommand(HARedisError):
-    """The command would change or block the link that all commands share; it was not sent."""
+    """The command would change the link that all commands share; it was not sent.
+
+    AUTH, HELLO, CLIENT REPLY, RESET, SYNC and the like have no place in a client whose links come
+    and go. Others have a method of their own, which the text names: multi(), watch(), monitor(),
+    subscribe(), select(). Transactions and pipelines fail with it for what they do not have.
+    """
 
 
 class NoMaster(HARedisError, TxConnectionError):
-    """No master took the command within `command_timeout` seconds; it was not sent."""
+    """No master took the command, or transaction, within `command_timeout` seconds; not sent."""
 
 
 class QueueFull(HARedisError):

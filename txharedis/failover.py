@@ -57,7 +57,8 @@ from txharedis.scripts import ScriptCache
 from txharedis.subscriptions import Subscriptions
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
-from txharedis.transactions import Transaction, Transactions
+from txharedis.transaction import Transaction
+from txharedis.transactions import Transactions
 
 __all__ = ["FailoverService", "Phase", "create_client"]
 
@@ -187,13 +188,17 @@ class FailoverService(Service):
           ResponseError      the server refused it (it was not executed, or says otherwise itself);
           OutcomeUnknown     it was sent, the reply was lost, and it must not be sent again;
           NoMaster           no master within `command_timeout` seconds;
-          QueueFull          `max_pending` commands or `max_pending_bytes` bytes already wait;
+          QueueFull          `max_pending` commands or `max_pending_bytes` bytes already wait, or
+                             `max_dedicated` links of single callers are in use or waited for;
           WouldDiscardData   the nodes cannot be made one group without losing data;
           AccessDenied       the servers lack, or refuse us, what we need;
           UnfitNodes         the nodes cannot be one group;
-          UnsupportedCommand it would change or block the link that all commands share;
+          UnsupportedCommand it would change the link that all commands share; the text names the
+                             method to use instead, where there is one;
           ServiceStopped     the service was stopped first.
-        Cancelling it drops an unsent command and stops waiting for a sent one.
+        Cancelling it drops an unsent command and stops waiting for a sent one. A blocking command
+        goes over a link of its own, is issued again on the next master, and takes nothing away when
+        it is cancelled; see docs/guarantees.md.
         """
         info = describe(args)
         if info.name == "SELECT":

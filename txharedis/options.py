@@ -77,7 +77,8 @@ class Options:
                        becomes 7 and "3.10" becomes 3.1).
       delivery         what happens to a write whose reply was lost: "at-most-once" (it fails with
                        OutcomeUnknown) or "at-least-once" (it is sent again).
-      command_timeout  seconds after which an unanswered command fails, None for never.
+      command_timeout  seconds after which an unanswered command fails, None for never. Blocking
+                       commands have their own timeouts.
       max_pending      commands that may be waiting or unanswered (100000).
       max_pending_bytes  and their bytes (268435456).
       max_dedicated    blocking commands, transactions and monitors at one time (128): each has a

@@ -19,7 +19,7 @@ from twisted.internet.error import (
 )
 
 from tests.unit.fakes import Dial, FakeReactor
-from txharedis.errors import ResponseError
+from txharedis.errors import LinkLost, ResponseError
 from txharedis.node import _NEXT, Node, _Sign
 from txharedis.options import Options
 from txharedis.topology import Address, NodeView, Role, Status
@@ -553,3 +553,78 @@ class _Nobody:
     def settle(self, reply: object) -> None: ...
 
     def lost(self) -> None: ...
+
+
+# Links for one caller each
+
+
+def dialled(run_id: str = "r1") -> tuple[Watched, list[Any], list[str]]:
+    """A node whose links are up, a link that was asked of it, and whether that is gone."""
+    watched = Watched().connect()
+    got: list[Any] = []
+    gone: list[str] = []
+    link = watched.node.dial(7, run_id, lambda: gone.append("gone"))
+    link.addCallbacks(got.append, lambda failure: got.append(failure.value))
+    return watched, got, gone
+
+
+@pytest.mark.parametrize("run_id", ["r1", ""])
+def test_a_link_of_ones_own_is_shaken_like_the_others_and_not_redialled(run_id: str) -> None:
+    watched, got, gone = dialled(run_id)
+    [dial] = watched.waiting
+    assert dial.accept().commands() == [[b"SELECT", b"7"], [b"INFO", b"server"]]
+    assert got == []
+    dial.answer("OK", INFO)
+    assert got == [dial.protocol]
+    assert gone == []
+    dial.lose()
+    assert gone == ["gone"]
+    watched.reactor.advance(2)
+    assert watched.waiting == []
+    assert watched.status is Status.UP
+
+
+@pytest.mark.parametrize("how", ["refused", "lost", "other", "denied", "hangs"])
+def test_a_link_of_ones_own_that_cannot_be_had(how: str) -> None:
+    watched, got, gone = dialled()
+    [dial] = watched.waiting
+    if how == "refused":
+        dial.refuse()
+    elif how == "lost":
+        dial.accept().lose()
+    elif how == "other":
+        dial.accept().answer("OK", b"run_id:other\r\n")
+    elif how == "denied":
+        dial.accept().answer(ResponseError("NOAUTH Authentication required."), INFO)
+    else:
+        dial.accept()
+        watched.pass_time(2.1, answers=True)
+    watched.reactor.advance(0)
+    [error] = got
+    assert isinstance(error, ResponseError if how == "denied" else LinkLost)
+    assert gone == ["gone"]
+    assert watched.status is Status.UP
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_link_of_ones_own_that_nobody_wants_any_more(accepted: bool) -> None:
+    watched = Watched().connect()
+    gone: list[str] = []
+    link = watched.node.dial(7, "r1", lambda: gone.append("gone"))
+    link.addErrback(lambda _: None)
+    [dial] = watched.waiting
+    if accepted:
+        dial.accept()
+    link.cancel()
+    watched.reactor.advance(0)
+    assert dial.over
+    assert gone == ["gone"]
+
+
+def test_a_silent_node_loses_the_links_of_single_callers_too() -> None:
+    watched, _, gone = dialled()
+    [dial] = watched.waiting
+    dial.accept().answer("OK", INFO)
+    watched.pass_time(3.5)
+    assert watched.status is Status.SILENT
+    assert gone == ["gone"]
