@@ -19,7 +19,7 @@ from txharedis.node import Node
 from txharedis.options import Options, Terms
 from txharedis.pending import PendingCommands
 from txharedis.replies import converter, not_executed
-from txharedis.topology import Address, Status
+from txharedis.topology import Address, NodeView, Status
 
 __all__ = ["ReplicaReads"]
 
@@ -126,9 +126,10 @@ class ReplicaReads:
 
     Those for the master go to its queue, `pending`. Those for replicas go over the nodes' command
     links, one write per node and reactor turn; when a link dies, or a node turns a read away, it
-    goes elsewhere. `master()` is the node that commands go to. What the nodes must say about
-    themselves is asked from the first such read on; the first reads wait for it, for as long as a
-    survey may take.
+    goes elsewhere. What the nodes must say about themselves is asked from the first such read on;
+    the first reads wait for it, for as long as a survey may take.
+
+    `master()` is the master that is followed, None while it is out of reach.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class ReplicaReads:
         options: Options,
         pending: PendingCommands,
         log: ClientLog,
-        master: Callable[[], Address | None],
+        master: Callable[[], NodeView | None],
     ) -> None:
         self._clock = clock
         self._group = group
@@ -179,7 +180,7 @@ class ReplicaReads:
 
         It fails as those of PendingCommands do; NoMaster then says which policy found nobody.
         """
-        if not self._watching:
+        if not self._watching and self._stopped is None:
             self._watch()
         if self._goes_to_master(terms):
             return self._submit(args, packed, terms, self.db)
@@ -209,7 +210,7 @@ class ReplicaReads:
             self._to_master(read)
             return
         policy = terms.read_from
-        master = None if self._pending.held else self._master()
+        master = None if self._pending.held else self._master_address
         replicas = {node.address: node for node in self._replicas(terms)}
         if not replicas and self._first_round is not None and policy != "master_preferred":
             self._waiting.append(read)
@@ -261,14 +262,13 @@ class ReplicaReads:
         if master is not None:
             # While there is none, those of the last one are read: their links are down.
             hears = state.link_up and state.last_io < self._silence(master)
-            if not hears or self._offsets.address != master:
+            if not hears or self._offsets.address != master.address:
                 return False
         return self._is_near(state, now)
 
-    def _silence(self, master: Address) -> float:
+    def _silence(self, master: NodeView) -> float:
         """Seconds without a word from its master after which a replica has lost it."""
-        view = self._group[master].view
-        told = view is not None and view.ping_period == 1
+        told = master.ping_period == 1
         return max(self._options.down_after, 3.0) + (0 if told else _PING_PERIOD)
 
     def _is_near(self, state: Replication, now: float) -> bool:
@@ -286,8 +286,13 @@ class ReplicaReads:
 
     # To the master.
 
+    @property
+    def _master_address(self) -> Address | None:
+        master = self._master()
+        return None if master is None else master.address
+
     def _submit(self, args: Args, packed: bytes, terms: Terms, db: int) -> Deferred[object]:
-        self._tell(args, self._master(), terms)
+        self._tell(args, self._master_address, terms)
         reply = self._pending.add(args, packed, True, db)
         if terms.own_writes is not None:
             self._ask_place(terms.own_writes)
@@ -295,8 +300,10 @@ class ReplicaReads:
 
     def _ask_place(self, writes: OwnWrites) -> None:
         """Ask the master for the place that a replica must have come to."""
-        mark, master = writes.answered, self._master()
-        if mark is not None and not writes.settled and master is not None:
+        mark, master = writes.answered, self._master_address
+        if master is None or self._pending.held:
+            return  # the next read asks
+        if mark is not None and not writes.settled:
             self._group[master].send([_INFO], [_Place(writes, mark)])
 
     def _to_master(self, read: _Read) -> None:
@@ -461,9 +468,15 @@ class ReplicaReads:
         """A node answered a PING, or said how its replication stands."""
         if not self._watching:
             return
-        state = node.replication
+        state, master = node.replication, self._master()
         self._shunned.discard(node.address)
-        if state is not None and state.is_master and node.address == self._master():
+        if (
+            state is not None
+            and state.is_master
+            and master is not None
+            # Not one that has restarted since: it may be empty, and is not followed any more.
+            and (node.address, node.run_id) == (master.address, master.run_id)
+        ):
             self._offsets.add(node.address, state)
         if self._first_round is not None and all(
             one.replication is not None for one in self._group if one.status is Status.UP

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import hiredis
@@ -40,7 +41,6 @@ class FakeNode:
         self.db = 0
         self.replication: Replication | None = None
         self.round_trip: float | None = None
-        self.view = NodeView(address, self.run_id, Role.MASTER, ping_period=1)
         self.watched: list[float] = []
         self.asked = 0
         self.writes: list[list[list[bytes]]] = []
@@ -98,7 +98,7 @@ class Reads:
         self.clock = Clock()
         self.options = Options(**{"charset": None, "convert_numbers": False, **options})
         self.group: Any = FakeGroup({address: FakeNode(address) for address in ADDRESSES})
-        self.master: Address | None = MASTER
+        self.master: NodeView | None = self.view(MASTER)
         self.turned_away: list[Exception] = []
         self.pending = PendingCommands(
             self.clock,
@@ -119,6 +119,10 @@ class Reads:
             self.say(MASTER, is_master=True)
             self.say(FIRST)
             self.say(SECOND)
+
+    @staticmethod
+    def view(address: Address, run_id: str = "") -> NodeView:
+        return NodeView(address, run_id or f"run{address.port}", Role.MASTER, ping_period=1)
 
     def node(self, address: Address) -> FakeNode:
         node: FakeNode = self.group[address]
@@ -280,7 +284,7 @@ def test_max_lag_in_time() -> None:
 
 def test_another_master_has_to_speak_before_anybody_is_known_to_follow_it() -> None:
     reads = Reads()
-    reads.master = FIRST
+    reads.master = reads.view(FIRST)
     asked = reads.node(SECOND).asked
     reads.reads.master_changed()
     assert reads.node(SECOND).asked == asked + 1
@@ -289,6 +293,26 @@ def test_another_master_has_to_speak_before_anybody_is_known_to_follow_it() -> N
     assert reads.used("replica_preferred") == {MASTER}
     reads.say(SECOND, replid=B, offset=120)
     assert reads.used("replica_preferred") == {SECOND}
+    reads.done()
+
+
+def test_a_master_that_has_restarted_says_nothing_of_whom_we_follow() -> None:
+    reads = Reads(max_lag=0)
+    reads.node(MASTER).run_id = "another"
+    reads.say(MASTER, is_master=True, replid=B, offset=0)
+    reads.say(FIRST, replid=B, offset=0)  # and has lost its data to it
+    assert reads.used() == {SECOND}
+    reads.done()
+
+
+@pytest.mark.parametrize(("told", "used"), [(1, {SECOND}), (0, {FIRST, SECOND})])
+def test_a_master_that_was_not_told_to_speaks_every_ten_seconds(
+    told: int, used: set[Address]
+) -> None:
+    reads = Reads()
+    reads.master = replace(reads.view(MASTER), ping_period=told)
+    reads.say(FIRST, last_io=9)
+    assert reads.used() == used
     reads.done()
 
 
@@ -599,6 +623,14 @@ def test_cancelling(when: str) -> None:
     reads.done()
 
 
+def test_stopped_before_the_first_read() -> None:
+    reads = Reads(known=False)
+    reads.pending.stop(lambda executed: ServiceStopped("stopped", executed))
+    reads.reads.stop()
+    assert isinstance(reads.read().outcomes[0], ServiceStopped)
+    reads.done()
+
+
 def test_stopping_fails_what_waits_and_what_was_sent() -> None:
     reads = Reads()
     sent = reads.read()
@@ -814,6 +846,23 @@ def test_after_a_failover_the_place_is_one_of_the_new_history() -> None:
     caller = reads.ask()
     reads.asked.answer(place(520, B, role="slave"), b"v")
     assert caller.outcomes == [b"v"]
+    reads.done()
+
+
+def test_while_no_commands_flow_to_the_master_it_is_not_asked_for_a_place() -> None:
+    """Its link may lead to one that has restarted, empty."""
+    reads = Writer()
+    reads.wrote()
+    reads.pending.close()
+    reads.ask()
+    assert not reads.node(MASTER).writes
+    reads.pending.open(reads.group[MASTER])
+    assert reads.node(MASTER).writes == [[[b"GET", b"k"]]]
+    reads.node(MASTER).answer(b"v")
+    assert not reads.own.settled
+    reads.ask()
+    reads.answer_at_master(b"v", place(300))
+    assert reads.own.settled
     reads.done()
 
 
