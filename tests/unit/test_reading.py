@@ -115,7 +115,7 @@ class Reads:
             self.clock, self.group, self.options, self.pending, ClientLog(), lambda: self.master
         )
         if known:
-            self.reads._watch()
+            self.reads._replicas.watch()
             self.say(MASTER, is_master=True)
             self.say(FIRST)
             self.say(SECOND)
