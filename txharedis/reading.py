@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from txharedis.choice import WORDS, nearest, targets
 from txharedis.commands import CommandInfo
+from txharedis.deadlines import Deadlines
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, ServiceStopped
 from txharedis.group import NodeGroup
 from txharedis.interfaces import Args, Clock, Timer, Waiter
@@ -20,6 +21,7 @@ from txharedis.node import Node
 from txharedis.options import Options, Terms
 from txharedis.pending import PendingCommands
 from txharedis.proofs import INFO, Place, Proof
+from txharedis.read import Read, name_of
 from txharedis.replicas import Replicas
 from txharedis.replies import converter, not_executed
 from txharedis.topology import Address, NodeView
@@ -32,59 +34,6 @@ class _Other(enum.Enum):
 
     MASTER = enum.auto()
     NOWHERE = enum.auto()  # it waits for a replica
-
-
-class _Read:
-    """One read of a caller, from its submission until its Deferred fires.
-
-    `deferred` is None once the caller no longer waits. `node` is where it was sent, None while it
-    waits here; `at_master` its Deferred in the master's queue, once it is there. `proof` stands for
-    the INFO that was sent before it, where the replica has to prove that it has the own writes.
-    """
-
-    __slots__ = (
-        "args",
-        "at_master",
-        "db",
-        "deadline",
-        "deferred",
-        "info",
-        "node",
-        "packed",
-        "proof",
-        "reads",
-        "terms",
-    )
-
-    def __init__(
-        self, reads: ReplicaReads, args: Args, packed: bytes, info: CommandInfo, terms: Terms
-    ) -> None:
-        self.reads = reads
-        self.args = args
-        self.packed = packed
-        self.info = info
-        self.terms = terms
-        self.db = reads.db
-        self.deadline = 0.0
-        self.node: Node | None = None
-        self.proof: Proof | None = None
-        self.at_master: Deferred[object] | None = None
-        self.deferred: Deferred[object] | None = Deferred(self._cancel)
-
-    @property
-    def as_sent(self) -> bytes:
-        """As it goes to a replica: under the name that a replica knows."""
-        name = self.info.replica
-        return self.packed if name == self.info.name else _renamed(self.packed, name.encode())
-
-    def _cancel(self, deferred: Deferred[object]) -> None:
-        self.reads.cancelled(self)
-
-    def settle(self, reply: object) -> None:
-        self.reads.settled(self, reply)
-
-    def lost(self) -> None:
-        self.reads.lost(self)
 
 
 class ReplicaReads:
@@ -119,10 +68,9 @@ class ReplicaReads:
         self._retry_due = False
         self._turns = 0
         self._nearest: Address | None = None
-        self._outgoing: dict[Node, list[_Read]] = {}
-        self._waiting: deque[_Read] = deque()
-        self._deadlines: deque[_Read] = deque()
-        self._sweep_call: Timer | None = None
+        self._outgoing: dict[Node, list[Read]] = {}
+        self._waiting: deque[Read] = deque()
+        self._deadlines = Deadlines(clock, options.command_timeout, self._expire)
         self._stopped: Callable[[bool | None], HARedisError] | None = None
 
     @property
@@ -148,16 +96,15 @@ class ReplicaReads:
         error = self._pending.reserve(len(packed))
         if error is not None:
             return fail(error)
-        read = _Read(self, args, packed, info, terms)
-        if self._options.command_timeout is not None:
-            self._set_deadline(read, self._options.command_timeout)
+        read = Read(self, args, packed, info, terms)
+        self._deadlines.add(read)
         self._put(read, where)
         assert read.deferred is not None
         return read.deferred
 
     # Where a read goes.
 
-    def _put(self, read: _Read, where: Node | _Other) -> None:
+    def _put(self, read: Read, where: Node | _Other) -> None:
         if where is _Other.MASTER:
             self._to_master(read)
         elif where is _Other.NOWHERE:
@@ -221,7 +168,7 @@ class ReplicaReads:
         if mark is not None and not writes.settled:
             self._group[master].send([INFO], [Place(writes, mark)])
 
-    def _to_master(self, read: _Read) -> None:
+    def _to_master(self, read: Read) -> None:
         self._pending.release(len(read.packed))
         read.node = None
         read.at_master = self._submit(read.args, read.packed, read.terms, read.db)
@@ -229,12 +176,12 @@ class ReplicaReads:
             self._answered, self._failed, callbackArgs=(read,), errbackArgs=(read,)
         )
 
-    def _answered(self, reply: object, read: _Read) -> None:
+    def _answered(self, reply: object, read: Read) -> None:
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
             deferred.callback(reply)
 
-    def _failed(self, failure: Failure, read: _Read) -> None:
+    def _failed(self, failure: Failure, read: Read) -> None:
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
             deferred.errback(failure)
@@ -256,7 +203,7 @@ class ReplicaReads:
         if self._retry_due:
             self._retry()
 
-    def _write(self, node: Node, reads: list[_Read]) -> None:
+    def _write(self, node: Node, reads: list[Read]) -> None:
         if not reads:
             return
         packed: list[bytes] = []
@@ -284,7 +231,7 @@ class ReplicaReads:
         if self._options.command_logging:
             self._log.info(
                 "{command} on {node} ({terms})",
-                command=_name(args).lower(),
+                command=name_of(args).lower(),
                 node=node or "nobody yet",
                 terms=WORDS[terms.read_from],
             )
@@ -305,7 +252,7 @@ class ReplicaReads:
 
     # What becomes of a read.
 
-    def settled(self, read: _Read, reply: object) -> None:
+    def settled(self, read: Read, reply: object) -> None:
         node, read.node = read.node, None
         if read.deferred is None:
             self._pending.release(len(read.packed))
@@ -322,7 +269,7 @@ class ReplicaReads:
             self._pending.release(len(read.packed))
             deferred.callback(reply if self._convert is None else self._convert(reply))
 
-    def _only_here(self, read: _Read, reply: object) -> bool:
+    def _only_here(self, read: Read, reply: object) -> bool:
         """Whether a replica lacks a script, or the name that only replicas are told."""
         if not isinstance(reply, Exception):
             return False
@@ -332,7 +279,7 @@ class ReplicaReads:
             other_name and text.startswith(("ERR unknown command", "NOPERM"))
         )
 
-    def lost(self, read: _Read) -> None:
+    def lost(self, read: Read) -> None:
         read.node = None
         if self._stopped is not None:
             self._finish(read, self._stopped(None))
@@ -341,7 +288,7 @@ class ReplicaReads:
         else:
             self._return(read)
 
-    def _return(self, *reads: _Read) -> None:
+    def _return(self, *reads: Read) -> None:
         """Let them go elsewhere, in another turn: this link is about to be known as lost."""
         if self._stopped is not None:
             for read in reads:
@@ -350,14 +297,14 @@ class ReplicaReads:
             self._waiting.extend(reads)
             self.news()
 
-    def cancelled(self, read: _Read) -> None:
+    def cancelled(self, read: Read) -> None:
         read.deferred = None
         if read.at_master is not None:
             read.at_master.cancel()
         elif read.node is None:
             self._pending.release(len(read.packed))
 
-    def _finish(self, read: _Read, error: Exception) -> None:
+    def _finish(self, read: Read, error: Exception) -> None:
         self._pending.release(len(read.packed))
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
@@ -396,10 +343,10 @@ class ReplicaReads:
 
         self._stopped = why
         self._replicas.stop()
-        for call in (self._turn_call, self._sweep_call):
-            if call is not None and call.active():
-                call.cancel()
-        self._turn_call = self._sweep_call = None
+        self._deadlines.stop()
+        if self._turn_call is not None and self._turn_call.active():
+            self._turn_call.cancel()
+        self._turn_call = None
         unsent = [read for reads in self._outgoing.values() for read in reads] + [*self._waiting]
         self._outgoing.clear()
         self._waiting.clear()
@@ -407,29 +354,9 @@ class ReplicaReads:
             if read.deferred is not None:
                 self._finish(read, why(False))
 
-    # Timeouts: one timer for the oldest read.
+    # Timeouts.
 
-    def _set_deadline(self, read: _Read, timeout: float) -> None:
-        read.deadline = self._clock.seconds() + timeout
-        if len(self._deadlines) > 64 + 2 * len(self._pending):
-            kept = [old for old in self._deadlines if old.deferred is not None]
-            self._deadlines = deque(kept)
-        self._deadlines.append(read)
-        if self._sweep_call is None:
-            self._sweep_call = self._clock.callLater(timeout, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweep_call = None
-        now = self._clock.seconds()
-        deadlines = self._deadlines
-        while deadlines and (deadlines[0].deferred is None or deadlines[0].deadline <= now):
-            read = deadlines.popleft()
-            if read.deferred is not None:
-                self._expire(read)
-        if deadlines and self._sweep_call is None and self._stopped is None:
-            self._sweep_call = self._clock.callLater(deadlines[0].deadline - now, self._sweep)
-
-    def _expire(self, read: _Read) -> None:
+    def _expire(self, read: Read) -> None:
         deferred = read.deferred
         assert deferred is not None
         where = f"read_from={read.terms.read_from!r}"
@@ -438,7 +365,7 @@ class ReplicaReads:
         sent = read.node is not None or at_master
         self.cancelled(read)
         if sent:
-            name = _name(read.args)
+            name = name_of(read.args)
             deferred.errback(OutcomeUnknown(f"{name} was sent, and no reply {took}", read.args))
         else:
             deferred.errback(NoMaster(f"no node took the read {took}"))
@@ -446,16 +373,3 @@ class ReplicaReads:
 
 def _may_have(node: Node, writes: OwnWrites) -> bool:
     return node.replication is not None and writes.may_ask(node.address, node.replication)
-
-
-def _name(args: Args) -> str:
-    word = args[0]
-    return word.decode("latin-1") if isinstance(word, bytes) else str(word)
-
-
-def _renamed(packed: bytes, name: bytes) -> bytes:
-    """The packed command under another name."""
-    count_ends = packed.index(b"\r\n") + 2
-    name_begins = packed.index(b"\r\n", count_ends) + 2
-    name_ends = packed.index(b"\r\n", name_begins)
-    return b"%b$%d\r\n%b%b" % (packed[:count_ends], len(name), name, packed[name_ends:])

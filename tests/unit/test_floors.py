@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 FLOORS = (
     ("errors", "interfaces", "options", "topology", "events", "log", "lag", "_version"),
     ("election", "commands", "_command_table", "replies", "scripts", "choice"),
-    ("protocol", "factory", "pending", "methods", "alarm", "scanning", "proofs"),
+    ("protocol", "factory", "pending", "methods", "alarm", "scanning", "proofs", "deadlines"),
     ("node", "lock", "gossip", "client"),
-    ("group", "dedicated", "subscriptions", "replicas"),
+    ("group", "dedicated", "subscriptions", "replicas", "read"),
     ("campaign", "traffic", "blocking", "transactions", "reading"),
     ("failover",),
     ("monitor", "cli", "demo", "testing"),
