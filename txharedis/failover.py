@@ -134,7 +134,7 @@ class FailoverService(Service):
             self.options,
             self._traffic.pending,
             self._log,
-            lambda: self._traffic.address,
+            lambda: self._traffic.master if self._traffic.address is not None else None,
         )
         self._gossip = Gossip(
             reactor,
@@ -216,10 +216,11 @@ class FailoverService(Service):
             reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
         else:
             reply = self._traffic.pending.add(args, packed, info.read)
+        reply = self._with_scripts(reply, info, packed)
         if terms.own_writes is not None and not info.read:
             terms.own_writes.begin()
             reply.addBoth(terms.own_writes.end)
-        return self._with_scripts(reply, info, packed)
+        return reply
 
     def _with_scripts(
         self, reply: Deferred[object], info: CommandInfo, packed: bytes

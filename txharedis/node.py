@@ -266,6 +266,9 @@ class Node:
 
     def _command_ready(self, link: NodeProtocol, replies: list[object]) -> None:
         self._command_factory.link_ready()
+        if link.db != self._db:
+            link.abort()  # another was selected while they shook hands
+            return
         self._command = link
         self.commands_denied = ""
         self._command_run_id = _identity(replies).run_id

@@ -2,123 +2,38 @@
 
 from __future__ import annotations
 
+import enum
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txharedis.choice import WORDS, nearest, targets
 from txharedis.commands import CommandInfo
+from txharedis.deadlines import Deadlines
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, ServiceStopped
 from txharedis.group import NodeGroup
-from txharedis.interfaces import Args, Clock, Timer, Waiter, pack
-from txharedis.lag import MasterOffsets, OwnWrites, Replication, Token
+from txharedis.interfaces import Args, Clock, Timer, Waiter
+from txharedis.lag import OwnWrites
 from txharedis.log import ClientLog
 from txharedis.node import Node
 from txharedis.options import Options, Terms
 from txharedis.pending import PendingCommands
+from txharedis.proofs import INFO, Place, Proof
+from txharedis.read import Read, name_of
+from txharedis.replicas import Replicas
 from txharedis.replies import converter, not_executed
-from txharedis.topology import Address, Status
+from txharedis.topology import Address, NodeView
 
 __all__ = ["ReplicaReads"]
 
-_INFO = pack(("INFO", "replication"))
-#: A replica that was not told to listen for a PING a second hears one every ten.
-_PING_PERIOD = 10
 
+class _Other(enum.Enum):
+    """Where a read goes that goes to no replica."""
 
-class _Read:
-    """One read of a caller, from its submission until its Deferred fires.
-
-    `deferred` is None once the caller no longer waits. `node` is where it was sent, None while it
-    waits here; `at_master` its Deferred in the master's queue, once it is there. `proof` stands for
-    the INFO that was sent before it, where the replica has to prove that it has the own writes.
-    """
-
-    __slots__ = (
-        "args",
-        "at_master",
-        "db",
-        "deadline",
-        "deferred",
-        "info",
-        "node",
-        "packed",
-        "proof",
-        "reads",
-        "terms",
-    )
-
-    def __init__(
-        self, reads: ReplicaReads, args: Args, packed: bytes, info: CommandInfo, terms: Terms
-    ) -> None:
-        self.reads = reads
-        self.args = args
-        self.packed = packed
-        self.info = info
-        self.terms = terms
-        self.db = reads.db
-        self.deadline = 0.0
-        self.node: Node | None = None
-        self.proof: _Proof | None = None
-        self.at_master: Deferred[object] | None = None
-        self.deferred: Deferred[object] | None = Deferred(self._cancel)
-
-    @property
-    def as_sent(self) -> bytes:
-        """As it goes to a replica: under the name that a replica knows."""
-        name = self.info.replica
-        return self.packed if name == self.info.name else _renamed(self.packed, name.encode())
-
-    def _cancel(self, deferred: Deferred[object]) -> None:
-        self.reads.cancelled(self)
-
-    def settle(self, reply: object) -> None:
-        self.reads.settled(self, reply)
-
-    def lost(self) -> None:
-        self.reads.lost(self)
-
-
-class _Proof:
-    """INFO replication, sent in one write before the reads of one view."""
-
-    def __init__(self, node: Node, writes: OwnWrites, token: Token, asked_at: float) -> None:
-        self.node = node
-        self.writes = writes
-        self.token = token
-        self.asked_at = asked_at
-        self.holds = False
-
-    def settle(self, reply: object) -> None:
-        state = Replication.parse(reply, self.asked_at)
-        if state is None:
-            return
-        self.holds = state.has(self.token)
-        if not state.shares(self.token):
-            self.writes.renew(self.token)
-        elif not self.holds:
-            self.writes.found_behind(self.node.address)
-
-    def lost(self) -> None:
-        pass
-
-
-class _Place:
-    """INFO replication, sent to the master: the place that has the writes answered by then."""
-
-    def __init__(self, writes: OwnWrites, mark: int) -> None:
-        self._writes = writes
-        self._mark = mark
-
-    def settle(self, reply: object) -> None:
-        state = Replication.parse(reply, 0.0)
-        if state is not None and state.is_master:
-            self._writes.cover(self._mark, Token(state.replid, state.offset))
-
-    def lost(self) -> None:
-        pass
+    MASTER = enum.auto()
+    NOWHERE = enum.auto()  # it waits for a replica
 
 
 class ReplicaReads:
@@ -126,9 +41,9 @@ class ReplicaReads:
 
     Those for the master go to its queue, `pending`. Those for replicas go over the nodes' command
     links, one write per node and reactor turn; when a link dies, or a node turns a read away, it
-    goes elsewhere. `master()` is the node that commands go to. What the nodes must say about
-    themselves is asked from the first such read on; the first reads wait for it, for as long as a
-    survey may take.
+    goes elsewhere. The first reads wait until it is known who is fit.
+
+    `master()` is the master that is followed, None while it is out of reach.
     """
 
     def __init__(
@@ -138,7 +53,7 @@ class ReplicaReads:
         options: Options,
         pending: PendingCommands,
         log: ClientLog,
-        master: Callable[[], Address | None],
+        master: Callable[[], NodeView | None],
     ) -> None:
         self._clock = clock
         self._group = group
@@ -147,21 +62,15 @@ class ReplicaReads:
         self._log = log
         self._master = master
         self._convert = converter(options.charset, options.convert_numbers)
-        lag = options.max_lag_seconds
-        self._every = min(options.heartbeat, options.heartbeat if lag is None else lag / 4)
-        self._offsets = MasterOffsets()
-        self._watching = False
-        self._first_round: Timer | None = None
-        self._shunned: set[Address] = set()  # until they say something new of themselves
-        self._fit: list[Node] | None = None  # in this turn
+        self._replicas = Replicas(clock, group, options, master, self._retry)
+        self._fit: Mapping[Address, Node] | None = None  # in this turn
         self._turn_call: Timer | None = None
         self._retry_due = False
         self._turns = 0
         self._nearest: Address | None = None
-        self._outgoing: dict[Node, list[_Read]] = {}
-        self._waiting: deque[_Read] = deque()
-        self._deadlines: deque[_Read] = deque()
-        self._sweep_call: Timer | None = None
+        self._outgoing: dict[Node, list[Read]] = {}
+        self._waiting: deque[Read] = deque()
+        self._deadlines = Deadlines(clock, options.command_timeout, self._expire)
         self._stopped: Callable[[bool | None], HARedisError] | None = None
 
     @property
@@ -172,122 +81,80 @@ class ReplicaReads:
     def start(self) -> None:
         """The service has started."""
         if self._options.read_from != "master":
-            self._watch()
+            self._replicas.watch()
 
     def add(self, args: Args, packed: bytes, info: CommandInfo, terms: Terms) -> Deferred[object]:
         """Take a read that a replica can answer; the Deferred fires with its converted reply.
 
         It fails as those of PendingCommands do; NoMaster then says which policy found nobody.
         """
-        if not self._watching:
-            self._watch()
-        if self._goes_to_master(terms):
+        if not self._replicas.watched and self._stopped is None:
+            self._replicas.watch()
+        where = self._choose(terms, self.db)
+        if where is _Other.MASTER:
             return self._submit(args, packed, terms, self.db)
         error = self._pending.reserve(len(packed))
         if error is not None:
             return fail(error)
-        read = _Read(self, args, packed, info, terms)
-        if self._options.command_timeout is not None:
-            self._set_deadline(read, self._options.command_timeout)
-        self._route(read)
+        read = Read(self, args, packed, info, terms)
+        self._deadlines.add(read)
+        self._put(read, where)
         assert read.deferred is not None
         return read.deferred
 
     # Where a read goes.
 
-    def _goes_to_master(self, terms: Terms) -> bool:
-        """Whether it can only go there, or would be told to."""
-        if terms.own_writes is not None and not terms.own_writes.settled:
-            return True
-        return terms.read_from == "master"
-
-    def _route(self, read: _Read) -> None:
-        """Give it to a node, to the master's queue, or to those who wait."""
-        terms = read.terms
-        if self._goes_to_master(terms) or read.db != self.db:
-            # Of another database is what waited while `select` was given: no replica is left for it
+    def _put(self, read: Read, where: Node | _Other) -> None:
+        if where is _Other.MASTER:
             self._to_master(read)
-            return
-        policy = terms.read_from
-        master = None if self._pending.held else self._master()
-        replicas = {node.address: node for node in self._replicas(terms)}
-        if not replicas and self._first_round is not None and policy != "master_preferred":
+        elif where is _Other.NOWHERE:
             self._waiting.append(read)
-            return
+        else:
+            self._outgoing.setdefault(where, []).append(read)
+
+    def _choose(self, terms: Terms, db: int) -> Node | _Other:
+        """The replica for a read of this database, or else."""
+        policy, writes = terms.read_from, terms.own_writes
+        # What waited while another database was selected finds no replica's link for its own.
+        if policy == "master" or db != self.db or (writes is not None and not writes.settled):
+            return _Other.MASTER
+        replicas = self._fit_for(writes)
+        if not replicas and self._replicas.unknown and policy != "master_preferred":
+            return _Other.NOWHERE
+        master = None if self._pending.held else self._master_address
         nodes = targets(policy, master, list(replicas))
         if not nodes:
-            if policy == "replica":
-                self._waiting.append(read)
-            else:
-                self._to_master(read)
-            return
+            return _Other.NOWHERE if policy == "replica" else _Other.MASTER
         self._turns += 1
-        node = nodes[self._turns % len(nodes)]
+        address = nodes[self._turns % len(nodes)]
         if policy == "nearest":
-            trips = {node: self._group[node].round_trip for node in nodes}
-            known = {node: trip for node, trip in trips.items() if trip is not None}
-            self._nearest = nearest(self._nearest, known)
-            node = self._nearest or node
-        if node == master:
-            self._to_master(read)
-        else:
-            self._outgoing.setdefault(replicas[node], []).append(read)
+            address = self._nearest_of(nodes) or address
+        return replicas.get(address, _Other.MASTER)
 
-    def _replicas(self, terms: Terms) -> list[Node]:
+    def _nearest_of(self, nodes: Sequence[Address]) -> Address | None:
+        trips = {node: self._group[node].round_trip for node in nodes}
+        known = {node: trip for node, trip in trips.items() if trip is not None}
+        self._nearest = nearest(self._nearest, known)
+        return self._nearest
+
+    def _fit_for(self, writes: OwnWrites | None) -> Mapping[Address, Node]:
+        """Those that may be read from in this turn, and may have these writes."""
         if self._fit is None:
-            self._fit = [node for node in self._group if self._is_fit(node)]
+            self._fit = self._replicas.fit(self.db)
             self._next_turn()
-        writes = terms.own_writes
         if writes is None:
             return self._fit
-        return [node for node in self._fit if _may_have(node, writes)]
-
-    def _is_fit(self, node: Node) -> bool:
-        """Whether a replica may be read from, as far as it is known."""
-        state, master = node.replication, self._master()
-        if (
-            state is None
-            or state.is_master
-            or state.syncing
-            or node.status is not Status.UP
-            or node.address in self._shunned
-            or not node.serves(node.run_id)
-            or node.db != self.db
-        ):
-            return False
-        now = self._clock.seconds()
-        if now - state.asked_at > max(3 * self._every, self._options.survey_timeout):
-            return False
-        if master is not None:
-            # While there is none, those of the last one are read: their links are down.
-            hears = state.link_up and state.last_io < self._silence(master)
-            if not hears or self._offsets.address != master:
-                return False
-        return self._is_near(state, now)
-
-    def _silence(self, master: Address) -> float:
-        """Seconds without a word from its master after which a replica has lost it."""
-        view = self._group[master].view
-        told = view is not None and view.ping_period == 1
-        return max(self._options.down_after, 3.0) + (0 if told else _PING_PERIOD)
-
-    def _is_near(self, state: Replication, now: float) -> bool:
-        behind = self._offsets.bytes_behind(state)
-        if behind is None:
-            return False
-        limit = self._options.max_lag_bytes
-        if limit is not None and behind > limit:
-            return False
-        longest = self._options.max_lag_seconds
-        if longest is None:
-            return True
-        late = self._offsets.seconds_behind(state, now)
-        return late is not None and late <= longest
+        return {address: node for address, node in self._fit.items() if _may_have(node, writes)}
 
     # To the master.
 
+    @property
+    def _master_address(self) -> Address | None:
+        master = self._master()
+        return None if master is None else master.address
+
     def _submit(self, args: Args, packed: bytes, terms: Terms, db: int) -> Deferred[object]:
-        self._tell(args, self._master(), terms)
+        self._tell(args, self._master_address, terms)
         reply = self._pending.add(args, packed, True, db)
         if terms.own_writes is not None:
             self._ask_place(terms.own_writes)
@@ -295,11 +162,13 @@ class ReplicaReads:
 
     def _ask_place(self, writes: OwnWrites) -> None:
         """Ask the master for the place that a replica must have come to."""
-        mark, master = writes.answered, self._master()
-        if mark is not None and not writes.settled and master is not None:
-            self._group[master].send([_INFO], [_Place(writes, mark)])
+        mark, master = writes.answered, self._master_address
+        if master is None or self._pending.held:
+            return  # the next read asks
+        if mark is not None and not writes.settled:
+            self._group[master].send([INFO], [Place(writes, mark)])
 
-    def _to_master(self, read: _Read) -> None:
+    def _to_master(self, read: Read) -> None:
         self._pending.release(len(read.packed))
         read.node = None
         read.at_master = self._submit(read.args, read.packed, read.terms, read.db)
@@ -307,12 +176,12 @@ class ReplicaReads:
             self._answered, self._failed, callbackArgs=(read,), errbackArgs=(read,)
         )
 
-    def _answered(self, reply: object, read: _Read) -> None:
+    def _answered(self, reply: object, read: Read) -> None:
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
             deferred.callback(reply)
 
-    def _failed(self, failure: Failure, read: _Read) -> None:
+    def _failed(self, failure: Failure, read: Read) -> None:
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
             deferred.errback(failure)
@@ -334,26 +203,25 @@ class ReplicaReads:
         if self._retry_due:
             self._retry()
 
-    def _write(self, node: Node, reads: list[_Read]) -> None:
+    def _write(self, node: Node, reads: list[Read]) -> None:
         if not reads:
             return
         packed: list[bytes] = []
         waiters: list[Waiter] = []
-        proofs: dict[OwnWrites, _Proof] = {}
+        proofs: dict[OwnWrites, Proof] = {}
         for read in reads:
             writes = read.terms.own_writes
             read.proof = None
             if writes is not None and writes.token is not None:
                 if writes not in proofs:
-                    now = self._clock.seconds()
-                    proofs[writes] = _Proof(node, writes, writes.token, now)
-                    packed.append(_INFO)
+                    proofs[writes] = Proof(node.address, writes, writes.token)
+                    packed.append(INFO)
                     waiters.append(proofs[writes])
                 read.proof = proofs[writes]
             packed.append(read.as_sent)
             waiters.append(read)
         if not node.send(packed, waiters):
-            self._shunned.add(node.address)
+            self._replicas.shun(node)
             return
         for read in reads:
             read.node = node
@@ -363,7 +231,7 @@ class ReplicaReads:
         if self._options.command_logging:
             self._log.info(
                 "{command} on {node} ({terms})",
-                command=_name(args).lower(),
+                command=name_of(args).lower(),
                 node=node or "nobody yet",
                 terms=WORDS[terms.read_from],
             )
@@ -378,19 +246,19 @@ class ReplicaReads:
                 continue
             refusal = self._pending.refusal
             if refusal is None:
-                self._route(read)
+                self._put(read, self._choose(read.terms, read.db))
             else:
                 self._finish(read, refusal)
 
     # What becomes of a read.
 
-    def settled(self, read: _Read, reply: object) -> None:
+    def settled(self, read: Read, reply: object) -> None:
         node, read.node = read.node, None
         if read.deferred is None:
             self._pending.release(len(read.packed))
         elif isinstance(reply, Exception) and not_executed(reply):
             if node is not None:
-                self._shunned.add(node.address)
+                self._replicas.shun(node)
             self._return(read)
         elif (read.proof is not None and not read.proof.holds) or self._only_here(read, reply):
             self._to_master(read)
@@ -401,7 +269,7 @@ class ReplicaReads:
             self._pending.release(len(read.packed))
             deferred.callback(reply if self._convert is None else self._convert(reply))
 
-    def _only_here(self, read: _Read, reply: object) -> bool:
+    def _only_here(self, read: Read, reply: object) -> bool:
         """Whether a replica lacks a script, or the name that only replicas are told."""
         if not isinstance(reply, Exception):
             return False
@@ -411,7 +279,7 @@ class ReplicaReads:
             other_name and text.startswith(("ERR unknown command", "NOPERM"))
         )
 
-    def lost(self, read: _Read) -> None:
+    def lost(self, read: Read) -> None:
         read.node = None
         if self._stopped is not None:
             self._finish(read, self._stopped(None))
@@ -420,7 +288,7 @@ class ReplicaReads:
         else:
             self._return(read)
 
-    def _return(self, *reads: _Read) -> None:
+    def _return(self, *reads: Read) -> None:
         """Let them go elsewhere, in another turn: this link is about to be known as lost."""
         if self._stopped is not None:
             for read in reads:
@@ -429,14 +297,14 @@ class ReplicaReads:
             self._waiting.extend(reads)
             self.news()
 
-    def cancelled(self, read: _Read) -> None:
+    def cancelled(self, read: Read) -> None:
         read.deferred = None
         if read.at_master is not None:
             read.at_master.cancel()
         elif read.node is None:
             self._pending.release(len(read.packed))
 
-    def _finish(self, read: _Read, error: Exception) -> None:
+    def _finish(self, read: Read, error: Exception) -> None:
         self._pending.release(len(read.packed))
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
@@ -444,42 +312,20 @@ class ReplicaReads:
 
     # What the service tells.
 
-    def _watch(self) -> None:
-        self._watching = True
-        self._first_round = self._clock.callLater(self._options.survey_timeout, self._round_over)
-        for node in self._group:
-            node.watch_replication(self._every)
-
-    def _round_over(self) -> None:
-        if self._first_round is not None:
-            if self._first_round.active():
-                self._first_round.cancel()
-            self._first_round = None
-            self._retry()
-
     def heard(self, node: Node) -> None:
         """A node answered a PING, or said how its replication stands."""
-        if not self._watching:
-            return
-        state = node.replication
-        self._shunned.discard(node.address)
-        if state is not None and state.is_master and node.address == self._master():
-            self._offsets.add(node.address, state)
-        if self._first_round is not None and all(
-            one.replication is not None for one in self._group if one.status is Status.UP
-        ):
-            self._round_over()
-        self.news()
+        if self._replicas.watched:
+            self._replicas.heard(node)
+            self.news()
 
     def ready(self, node: Node) -> None:
         """A node's command link can be used."""
-        self._shunned.discard(node.address)
+        self._replicas.linked(node)
         self.news()
 
     def master_changed(self) -> None:
-        """Commands go to another master: who follows it is to be found out."""
-        for node in self._group:
-            node.ask_replication()
+        """Commands go to another master."""
+        self._replicas.ask()
         self.news()
 
     def news(self) -> None:
@@ -496,10 +342,11 @@ class ReplicaReads:
             return ServiceStopped("the service was stopped", executed)
 
         self._stopped = why
-        for call in (self._first_round, self._turn_call, self._sweep_call):
-            if call is not None and call.active():
-                call.cancel()
-        self._first_round = self._turn_call = self._sweep_call = None
+        self._replicas.stop()
+        self._deadlines.stop()
+        if self._turn_call is not None and self._turn_call.active():
+            self._turn_call.cancel()
+        self._turn_call = None
         unsent = [read for reads in self._outgoing.values() for read in reads] + [*self._waiting]
         self._outgoing.clear()
         self._waiting.clear()
@@ -507,29 +354,9 @@ class ReplicaReads:
             if read.deferred is not None:
                 self._finish(read, why(False))
 
-    # Timeouts: one timer for the oldest read.
+    # Timeouts.
 
-    def _set_deadline(self, read: _Read, timeout: float) -> None:
-        read.deadline = self._clock.seconds() + timeout
-        if len(self._deadlines) > 64 + 2 * len(self._pending):
-            kept = [old for old in self._deadlines if old.deferred is not None]
-            self._deadlines = deque(kept)
-        self._deadlines.append(read)
-        if self._sweep_call is None:
-            self._sweep_call = self._clock.callLater(timeout, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweep_call = None
-        now = self._clock.seconds()
-        deadlines = self._deadlines
-        while deadlines and (deadlines[0].deferred is None or deadlines[0].deadline <= now):
-            read = deadlines.popleft()
-            if read.deferred is not None:
-                self._expire(read)
-        if deadlines and self._sweep_call is None and self._stopped is None:
-            self._sweep_call = self._clock.callLater(deadlines[0].deadline - now, self._sweep)
-
-    def _expire(self, read: _Read) -> None:
+    def _expire(self, read: Read) -> None:
         deferred = read.deferred
         assert deferred is not None
         where = f"read_from={read.terms.read_from!r}"
@@ -538,7 +365,7 @@ class ReplicaReads:
         sent = read.node is not None or at_master
         self.cancelled(read)
         if sent:
-            name = _name(read.args)
+            name = name_of(read.args)
             deferred.errback(OutcomeUnknown(f"{name} was sent, and no reply {took}", read.args))
         else:
             deferred.errback(NoMaster(f"no node took the read {took}"))
@@ -546,16 +373,3 @@ class ReplicaReads:
 
 def _may_have(node: Node, writes: OwnWrites) -> bool:
     return node.replication is not None and writes.may_ask(node.address, node.replication)
-
-
-def _name(args: Args) -> str:
-    word = args[0]
-    return word.decode("latin-1") if isinstance(word, bytes) else str(word)
-
-
-def _renamed(packed: bytes, name: bytes) -> bytes:
-    """The packed command under another name."""
-    count_ends = packed.index(b"\r\n") + 2
-    name_begins = packed.index(b"\r\n", count_ends) + 2
-    name_ends = packed.index(b"\r\n", name_begins)
-    return b"%b$%d\r\n%b%b" % (packed[:count_ends], len(name), name, packed[name_ends:])

@@ -142,3 +142,16 @@ async def test_klein_counter_goes_on_while_its_master_is_killed(
         await old.exited()
         await old.start()
         await eventually(lambda: get("/health"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_auto_slaveok_reads_from_replicas(group: list[LocalServer]) -> None:
+    out, err, status = await run("auto_slaveok.py", *(server.address for server in group))
+    assert status == 0, err
+    answers = [line.rpartition(": ")[2] for line in out.splitlines()]
+    assert (answers[0], answers[2], len(answers)) == ("new", "new", 4)
+    master = group[0].address
+    assert f"set on {master} (master default)" in err
+    assert f"get on {master} (slave preferred)" in err  # the one behind the write
+    assert any(f"get on {server.address} (slave preferred)" in err for server in group[1:])
+    assert f"get on {master} (master default)" in err

@@ -327,3 +327,36 @@ async def test_a_replica_that_loads_its_file_is_not_used(
 
 async def syncing(server: LocalServer) -> bool:
     return (await server.info("replication"))["master_sync_in_progress"] == "1"
+
+
+@pytest.mark.parametrize("policy", ["replica", "replica_preferred", "any"])
+@on_reactor
+async def test_reads_are_of_the_database_that_was_selected(
+    group: list[LocalServer], watch: Watch, policy: str
+) -> None:
+    client = watch(group, read_from=policy).client
+    await client.set("k", "v")
+    await client.select(3)
+    await client.set("k", "vvv")
+    await client.select(0)
+    await eventually(lambda: has(group, 3, "vvv"))
+    replies, databases = [], []
+    for db in [0, 3, 3, 0] * 10:
+        client.select(db)
+        replies += [client.strlen("k"), client.strlen("k")]
+        databases += [db, db]
+    lengths = [await answer(reply) for reply in replies]
+    assert lengths == [3 if db else 1 for db in databases]
+    client.select(3)
+    await eventually(lambda: on_a_replica(group, client))
+
+
+async def on_a_replica(servers: Sequence[LocalServer], client: HAClient) -> bool:
+    counts = await counted(servers, lambda: client.strlen("k"), 10)
+    assert await answer(client.strlen("k")) == 3
+    return sum(counts[1:]) > 0
+
+
+async def has(servers: Sequence[LocalServer], db: int, value: str) -> bool:
+    found = await at_once(server.call("GET", "k", db=db) for server in servers)
+    return set(found) == {value.encode()}

@@ -20,9 +20,10 @@ FLOORS = [
     for floor in (
         "errors interfaces options topology events messages lag log tls _version",
         "election commands _command_table replies scripts waits choice rights",
-        "protocol factory pending methods recording pipeline alarm scanning channels streams",
+        "protocol factory pending methods recording pipeline alarm scanning channels streams "
+        "proofs deadlines",
         "node lock gossip client subscriber",
-        "group dedicated seat handover",
+        "group dedicated seat handover replicas read",
         "campaign traffic blocking transaction transactions monitoring reading subscriptions",
         "failover",
         "monitor cli demo testing",
