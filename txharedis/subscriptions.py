@@ -19,7 +19,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from txharedis.channels import ChannelBook, Kind, Name, OnGap, OnMessage
+from txharedis.channels import MARKERS, ChannelBook, Kind, Name, OnGap, OnMessage
 from txharedis.errors import AccessDenied, HARedisError, LinkLost, ServiceStopped
 from txharedis.events import Event, SubscriptionGap
 from txharedis.handover import Handover
@@ -30,7 +30,6 @@ from txharedis.protocol import NodeProtocol
 from txharedis.replies import missing_right
 from txharedis.seat import Seat
 from txharedis.streams import MessageStream
-from txharedis.subscriber import MARKERS
 from txharedis.topology import Address
 
 __all__ = ["Subscriptions"]
