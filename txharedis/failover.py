@@ -44,7 +44,6 @@ from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
-from txharedis.protocol import NodeProtocol
 from txharedis.subscriptions import Subscriptions
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
@@ -116,7 +115,8 @@ class FailoverService(Service):
             self.options,
             self._log,
             self._emit,
-            self._master_link,
+            in_use=lambda: self._traffic.master is not None,
+            link_of=lambda node: self._group[node].control,
             is_up=lambda node: self._group[node].status is Status.UP,
         )
         self._campaign = Campaign(
@@ -513,10 +513,6 @@ class FailoverService(Service):
     @property
     def _stopped(self) -> bool:
         return self.phase is Phase.STOPPED
-
-    def _master_link(self) -> NodeProtocol | None:
-        master = self._traffic.master
-        return None if master is None else self._group[master.address].control
 
     def _become(self, phase: Phase) -> None:
         if not self._stopped:

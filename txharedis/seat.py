@@ -124,6 +124,11 @@ class Seat:
         return name in self._asked
 
     @property
+    def hears_markers(self) -> bool:
+        """Whether a marker that is published now will show."""
+        return self._marker in self.on
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is on, or asked for, that a user may wait for."""
         return not self._unanswered and self._asked <= {self._marker}

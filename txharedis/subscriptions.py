@@ -12,12 +12,14 @@ the first one after it.
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
 
 from txharedis.channels import MARKERS, ChannelBook, Kind, Name, OnGap, OnMessage
 from txharedis.errors import AccessDenied, HARedisError, LinkLost, ServiceStopped
@@ -28,9 +30,10 @@ from txharedis.log import ClientLog
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol
 from txharedis.replies import missing_right
+from txharedis.resyncs import Standpoint, reaches_back, resynced
 from txharedis.seat import Seat
 from txharedis.streams import MessageStream
-from txharedis.topology import Address
+from txharedis.topology import Address, parse_info
 
 __all__ = ["Subscriptions"]
 
@@ -47,9 +50,10 @@ _CATCH_UP = 0.25
 class Subscriptions:
     """The channels of one client.
 
-    `master_link()` is the control link of the master in use, None while there is none; `is_up`
-    tells whether a node is there. The owner tells what it finds: `follow`, `place`, `forsake`,
-    `redial_now`, `refuse`. `emit` takes the events.
+    `in_use()` tells whether commands go to the master at the moment, `link_of` gives the control
+    link of a node, None while there is none, and `is_up` tells whether a node is there. The owner
+    tells what it finds: `follow`, `place`, `forsake`, `redial_now`, `refuse`. `emit` takes the
+    events.
     """
 
     def __init__(
@@ -58,14 +62,16 @@ class Subscriptions:
         options: Options,
         log: ClientLog,
         emit: Callable[[Event], object],
-        master_link: Callable[[], NodeProtocol | None],
+        in_use: Callable[[], bool],
+        link_of: Callable[[Address], NodeProtocol | None],
         is_up: Callable[[Address], bool],
     ) -> None:
         self._reactor = reactor
         self._options = options
         self._log = log
         self._emit = emit
-        self._master_link = master_link
+        self._in_use = in_use
+        self._link_of = link_of
         self._is_up = is_up
         self._book = ChannelBook(options, log, self._changed)
         self._marker = MARKERS + secrets.token_hex(8).encode()
@@ -80,6 +86,7 @@ class Subscriptions:
         self._number = 0  # of the newest marker
         self._marks: dict[int, float] = {}  # those that have not come back, when they were sent
         self._markless = False  # the servers do not let us publish or hear markers
+        self._standpoint: Standpoint | None = None
         self._proved: float | None = None  # all of before has come; None before the first link
         self._gap_since: float | None = None
         self._gap_mark = 0  # the first marker that ends it
@@ -353,7 +360,7 @@ class Subscriptions:
                 self._changed()
             elif self._markless:
                 self._caught_up(seat)
-            elif not seat.delivers:
+            elif not seat.delivers or self._standpoint is None:
                 self._mark()
 
     def seat_denied(self, seat: Seat, error: Exception) -> None:
@@ -447,27 +454,67 @@ class Subscriptions:
             self._caught_up(new)
         elif handover.number is not None:
             self._gap_mark = handover.number
+        # The new seat has shown its marker, or will; those before it were the old one's.
+        first = (handover.number or self._number) + handover.new_done
+        self._marks = {mark: at for mark, at in self._marks.items() if mark >= first}
         self._changed()
 
     # The proof that messages come.
 
     def _mark(self) -> int | None:
-        """Publish a marker on the master; returns its number, None when there is no master."""
-        link = self._master_link()
-        if link is None or self._markless or not self._book.names:
+        """Publish a marker on the master; returns its number, None when nobody could see it."""
+        seat, master = self._seat, self._master
+        link = self._link_of(master) if master is not None and self._in_use() else None
+        if link is None or seat is None or not seat.hears_markers or self._markless:
             return None
         self._number += 1
-        self._marks[self._number] = self._reactor.seconds()
-        if len(self._marks) > 1000:
-            del self._marks[min(self._marks)]
-        sent = link.exchange(["PUBLISH", self._marker, str(self._number)])
-        sent.addCallbacks(self._published, lambda failure: failure.trap(LinkLost))
-        return self._number
+        number, sent = self._number, self._reactor.seconds()
+        self._marks[number] = sent
+        told = link.exchange(
+            ["PUBLISH", self._marker, str(number)], ["INFO", "stats"], ["INFO", "replication"]
+        )
+        told.addCallback(self._published, number, sent, self._incarnation)
+        told.addErrback(self._not_published, number)
+        return number
 
-    def _published(self, replies: list[object]) -> None:
-        error = replies[0]
-        if isinstance(error, Exception) and missing_right(str(error)) and not self._stopped:
-            self._go_without_marks(error)
+    def _published(self, replies: list[object], number: int, sent: float, incarnation: str) -> None:
+        reply, *infos = replies
+        if isinstance(reply, Exception):
+            self._marks.pop(number, None)
+            if missing_right(str(reply)) and not self._stopped:
+                self._go_without_marks(reply)
+            return
+        stats, replication = (parse_info(i if isinstance(i, bytes) else b"") for i in infos)
+        after = Standpoint.read(incarnation, sent, stats, replication)
+        before, self._standpoint = self._standpoint, after
+        seat = self._seat
+        if (
+            before is not None
+            and after is not None
+            and resynced(before, after)
+            and seat is not None
+            and seat.address != self._master
+            and seat.ready_at <= before.sent
+        ):
+            self._ask_for_break(seat, before)
+
+    def _not_published(self, failure: Failure, number: int) -> None:
+        _only_lost(failure)
+        self._marks.pop(number, None)  # who knows whether it was
+
+    def _ask_for_break(self, seat: Seat, before: Standpoint) -> None:
+        """Some replica had a full resync: was it ours?"""
+
+        def told(replies: list[object]) -> None:
+            info = parse_info(replies[0]) if isinstance(replies[0], bytes) else {}
+            if seat is self._seat and not reaches_back(info, before):
+                self._log.step("{node} had a full resync", node=seat.address)
+                self._open_gap(before.sent)
+
+        link = self._link_of(seat.address)
+        if link is not None:
+            asked = link.exchange(["INFO", "replication"])
+            asked.addCallbacks(told, _only_lost)
 
     def _go_without_marks(self, error: Exception) -> None:
         """Do what can be done with the links alone."""
@@ -487,6 +534,9 @@ class Subscriptions:
 
     def _prove(self, seat: Seat, number: int) -> None:
         """All that was published before this marker has come."""
+        if min(self._marks) < number and self._proved is not None:
+            self._open_gap()  # one was lost, and messages with it
+            self._gap_mark = number
         self._proved = max(self._proved or 0.0, self._marks[number])
         self._marks = {mark: at for mark, at in self._marks.items() if mark > number}
         if self._gap_since is None or number >= self._gap_mark:
@@ -513,12 +563,12 @@ class Subscriptions:
             for name in list(seat.on):
                 self._book.confirm(name)
 
-    def _open_gap(self) -> None:
-        """What was published after the newest proof may be missed."""
+    def _open_gap(self, since: float = math.inf) -> None:
+        """What was published after the newest proof, or after `since`, may be missed."""
         if self._proved is None:
             return  # nobody was promised anything as yet
-        if self._gap_since is None:
-            self._gap_since = self._proved
+        now = self._gap_since if self._gap_since is not None else self._proved
+        self._gap_since = min(now, since)
         self._gap_mark = self._number + 1
 
     # Heartbeat.
@@ -573,3 +623,8 @@ class Subscriptions:
                 overdue=overdue,
             )
             self._avoided[seat.address] = now + 10 * _AVOIDED
+
+
+def _only_lost(failure: Failure) -> None:
+    """The link is gone, and nobody needs the answer any more."""
+    failure.trap(LinkLost)  # type: ignore[no-untyped-call]

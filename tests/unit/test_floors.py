@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 FLOORS = (
     ("errors", "interfaces", "options", "topology", "events", "messages", "log", "_version"),
-    ("election", "commands", "_command_table", "replies"),
+    ("election", "commands", "_command_table", "replies", "resyncs"),
     ("protocol", "factory", "pending", "methods", "alarm", "channels", "streams"),
     ("node", "lock", "gossip", "client", "subscriber"),
     ("group", "dedicated", "seat", "handover"),
