@@ -34,8 +34,8 @@ class SeatObserver(Protocol):
     def seat_answered(self, seat: Seat) -> None:
         """Nothing is asked of the server that it has not answered."""
 
-    def seat_marked(self, seat: Seat, text: bytes) -> None:
-        """A marker came."""
+    def seat_marked(self, seat: Seat, number: int) -> None:
+        """A marker came; it is the newest that `seat.marked` tells."""
 
     def seat_lost(self, seat: Seat) -> None:
         """The link is gone, or could not be made; it is redialled while the node is up."""
@@ -68,6 +68,7 @@ class Seat:
         self.leaving: set[Name] = set()
         self.delivers = False
         self.ready_at = -math.inf
+        self.marked = 0
         self._reactor = reactor
         self._options = options
         self._book = book
@@ -230,10 +231,15 @@ class Seat:
             self._options,
             str(self.address),
             self._marker[1],
-            lambda text: self._observer.seat_marked(self, text),
+            self._saw_marker,
             self._ready,
             lambda error: self._observer.seat_denied(self, error),
         )
+
+    def _saw_marker(self, text: bytes) -> None:
+        if text.isdigit():
+            self.marked = int(text)
+            self._observer.seat_marked(self, self.marked)
 
     def _ready(self, link: SubscriberProtocol) -> None:
         self._factory.link_ready()

@@ -223,12 +223,11 @@ async def test_a_full_resync_between_two_markers_is_told(
     publisher.start()
     await publisher.some_more(50)
     here = await on_one_replica(group, CHANNELS)
-    for replica in replicas:
-        # Then it takes long enough for something to be lost.
-        await replica.call("CONFIG", "SET", "repl-diskless-load", "disabled")
     await master.call("DEBUG", "CHANGE-REPL-ID")
-    await master.call("CLIENT", "KILL", "TYPE", "replica")
+    await cut_off(master, replicas)
     await publisher.some_more(50)
+    for replica in replicas:
+        await replica.call("CONFIG", "SET", "masterauth", "")
     await until_settled(group)
     gap = await subscriber.until(SubscriptionGap, timeout=20.0)
     await publisher.stop()

@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 FLOORS = (
     ("errors", "interfaces", "options", "topology", "events", "messages", "log", "_version"),
     ("election", "commands", "_command_table", "replies", "resyncs"),
-    ("protocol", "factory", "pending", "methods", "alarm", "channels", "streams"),
-    ("node", "lock", "gossip", "client", "subscriber"),
+    ("protocol", "factory", "pending", "methods", "alarm", "channels", "streams", "places"),
+    ("node", "lock", "gossip", "client", "subscriber", "proof"),
     ("group", "dedicated", "seat", "handover"),
-    ("campaign", "traffic", "blocking", "transactions", "reading", "subscriptions"),
+    ("campaign", "traffic", "blocking", "transactions", "reading", "subscriptions", "seating"),
     ("failover",),
     ("monitor", "cli", "demo", "testing"),
 )
@@ -35,6 +35,7 @@ FLOOR_OF[FACADE] = len(FLOORS)
 BESIDE = {
     ("commands", "_command_table"),
     ("handover", "seat"),
+    ("subscriptions", "seating"),
     ("cli", "demo"),
     ("cli", "monitor"),
     ("demo", "testing"),
