@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from inspect import iscoroutine
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from txredisapi import InvalidData
 
 from txharedis.events import SubscriptionGap
 from txharedis.log import ClientLog
-from txharedis.messages import Message
+from txharedis.messages import Draft, Message
 from txharedis.options import Options
 from txharedis.replies import converter
 
-__all__ = ["ChannelBook", "Kind", "Name", "OnGap", "OnMessage"]
+__all__ = ["MARKERS", "ChannelBook", "Kind", "MessageLink", "Name", "OnGap", "OnMessage", "Receive"]
+
+MARKERS = b"haredis:handover:"
+"""How the channels of the markers begin. They are no user's: patterns do not show them."""
 
 OnMessage = Callable[[Message], object]
 OnGap = Callable[[SubscriptionGap], object]
+
+
+class MessageLink(Protocol):
+    """A link that carries messages, as those see it who receive them.
+
+    `receive` is what is called with what comes; it has to return when it is another function.
+    `other` takes what is no message of a user. `note_message` is told when there was one.
+    """
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def receive(self) -> Receive: ...
+
+    def other(self, reply: Any) -> None: ...
+
+    def is_marker(self, reply: list[Any]) -> bool: ...
+
+    def note_message(self) -> None: ...
+
+
+#: Takes replies from the wire; returns False when it left some to the one who is to receive now.
+Receive = Callable[[Iterator[Any], MessageLink], bool]
 
 
 class Kind(enum.Enum):
@@ -71,7 +98,7 @@ class _Request:
 class ChannelBook:
     """The subscriptions of one client.
 
-    `changed()` is called when the set of `names` has changed. What a server confirms is told by
+    `changed()` is called when `names` may have changed. What a server confirms is told by
     `confirm`, `left` and `refuse`; its messages are delivered by `deliver`.
     """
 
@@ -86,7 +113,7 @@ class ChannelBook:
         self._patterns = self._entries[Kind.PATTERN]
         self._shards = self._entries[Kind.SHARD]
         self._leaving: dict[Name, list[_Request]] = {}
-        self.names: set[Name] = set()
+        self.names: dict[Name, None] = {}  # in the order in which they were asked for
 
     # What the user asks for.
 
@@ -113,7 +140,7 @@ class ChannelBook:
             entry = self._entries[kind].get(name)
             if entry is None:
                 entry = self._entries[kind][name] = _Entry(self._text(name))
-                self.names.add((kind, name))
+                self.names[(kind, name)] = None
             if not any(call == on_message for call, _ in entry.listeners):
                 request.added.append(name)
             _set_listener(entry, on_message, on_gap)
@@ -218,31 +245,56 @@ class ChannelBook:
 
     # The hot path.
 
-    def deliver(self, reply: list[Any], node: str) -> None:
-        """Call those who want this message (as it came over the wire)."""
-        pattern: str | bytes | None = None
-        if reply[0] == b"pmessage":
-            _, name, channel, data = reply
-            entry = self._patterns.get(name)
-            if entry is None:
-                return
-            pattern, channel = entry.text, self._text(channel)
-        else:
-            kind, name, data = reply
-            entry = (self._channels if kind == b"message" else self._shards).get(name)
-            if entry is None:
-                return
-            channel = entry.text
-        if self._convert is not None:
-            data = self._convert(data)
-        message = Message(channel, data, pattern, node)
-        for call in entry.calls:
-            try:
-                result = call(message)
-                if result is not None:
-                    self._follow(result)
-            except Exception:
-                self._log.failure("on_message failed")
+    def deliver(self, replies: Iterator[Any], link: MessageLink) -> bool:
+        """Call those who want these messages (as they came over the wire).
+
+        What is none goes to `link.other`. Returns False when the link does not want it to go on.
+        """
+        channels, convert, node, receive = self._channels, self._convert, link.node, link.receive
+        message: Any = None
+        for reply in replies:
+            kind = reply[0] if type(reply) is list else None
+            if kind == b"message":
+                _, name, data = reply
+                entry = channels.get(name)
+                if entry is None:
+                    link.other(reply)
+                    if link.receive is not receive:
+                        return False
+                    continue
+                if convert is not None:
+                    data = convert(data)
+                message = Draft(entry.text, data, None, node)
+            elif kind == b"pmessage" and (entry := self._patterns.get(reply[1])) is not None:
+                _, _, name, data = reply
+                if name.startswith(MARKERS):
+                    continue
+                if convert is not None:
+                    data = convert(data)
+                message = Draft(self._text(name), data, entry.text, node)
+            elif kind == b"smessage" and (entry := self._shards.get(reply[1])) is not None:
+                data = reply[2]
+                if convert is not None:
+                    data = convert(data)
+                message = Draft(entry.text, data, None, node)
+            else:
+                link.other(reply)
+                if link.receive is not receive:
+                    return False
+                continue
+            message.__class__ = Message
+            for call in entry.calls:
+                try:
+                    result = call(message)
+                    if result is not None:
+                        self._follow(result)
+                except Exception:
+                    self._log.failure("on_message failed")
+            if link.receive is not receive:
+                return False
+        if message is not None:
+            link.note_message()
+        return True
 
     def tell_gap(self, gap: SubscriptionGap) -> None:
         """Call on_gap of each subscription that a server has confirmed, once each."""
@@ -310,7 +362,7 @@ class ChannelBook:
                     request.deferred.errback(CancelledError(f"{request.verb} was withdrawn"))
         if not entry.listeners:
             del self._entries[kind][name]
-            self.names.discard((kind, name))
+            del self.names[(kind, name)]
 
     def _withdraw(self, request: _Request) -> None:
         """Take back what a subscription brought in."""
@@ -323,7 +375,7 @@ class ChannelBook:
             _drop(entry, request.on_message)
             if not entry.listeners:
                 del entries[name]
-                self.names.discard((request.kind, name))
+                del self.names[(request.kind, name)]
         for entry in entries.values():
             if request in entry.waiting:
                 entry.waiting.remove(request)

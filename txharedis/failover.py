@@ -49,7 +49,6 @@ from txharedis.log import ClientLog
 from txharedis.monitoring import Monitoring, Monitors
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
-from txharedis.protocol import NodeProtocol
 from txharedis.reading import ReplicaReads
 from txharedis.replies import converter
 from txharedis.rights import SUBSCRIBING, denied
@@ -149,7 +148,8 @@ class FailoverService(Service):
             self.options,
             self._log,
             self._emit,
-            self._master_link,
+            in_use=lambda: self._traffic.master is not None,
+            link_of=lambda node: self._group[node].control,
             is_up=lambda node: self._group[node].status is Status.UP,
         )
         self._campaign = Campaign(
@@ -663,10 +663,6 @@ class FailoverService(Service):
     @property
     def _stopped(self) -> bool:
         return self.phase is Phase.STOPPED
-
-    def _master_link(self) -> NodeProtocol | None:
-        master = self._traffic.master
-        return None if master is None else self._group[master.address].control
 
     def _become(self, phase: Phase) -> None:
         if not self._stopped:

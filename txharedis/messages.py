@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Message"]
+__all__ = ["Draft", "Message"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +22,21 @@ class Message:
     data: Any
     pattern: str | bytes | None
     node: str
+
+
+class Draft:
+    """A message in the making: `draft.__class__ = Message` finishes it.
+
+    Both together take less than half the time of Message(...), which has to get around its own
+    being frozen.
+    """
+
+    __slots__ = ("channel", "data", "node", "pattern")
+
+    def __init__(
+        self, channel: str | bytes, data: Any, pattern: str | bytes | None, node: str
+    ) -> None:
+        self.channel = channel
+        self.data = data
+        self.pattern = pattern
+        self.node = node

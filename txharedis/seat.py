@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txharedis.channels import ChannelBook, Kind, Name
+from txharedis.channels import ChannelBook, Kind, Name, Receive
 from txharedis.factory import NodeFactory
 from txharedis.interfaces import Reactor
 from txharedis.options import Options
-from txharedis.subscriber import Answer, Receive, SubscriberProtocol, drop
+from txharedis.subscriber import Answer, Keeper, SubscriberProtocol
 from txharedis.topology import Address
 
 __all__ = ["Seat", "SeatObserver"]
@@ -34,8 +34,8 @@ class SeatObserver(Protocol):
     def seat_answered(self, seat: Seat) -> None:
         """Nothing is asked of the server that it has not answered."""
 
-    def seat_marked(self, seat: Seat, text: bytes) -> None:
-        """A marker came."""
+    def seat_marked(self, seat: Seat, number: int) -> None:
+        """A marker came; it is the newest that `seat.marked` tells."""
 
     def seat_lost(self, seat: Seat) -> None:
         """The link is gone, or could not be made; it is redialled while the node is up."""
@@ -68,6 +68,7 @@ class Seat:
         self.leaving: set[Name] = set()
         self.delivers = False
         self.ready_at = -math.inf
+        self.marked = 0
         self._reactor = reactor
         self._options = options
         self._book = book
@@ -76,7 +77,7 @@ class Seat:
         self._asked: set[Name] = set()
         self._unanswered = 0
         self._kept: list[list[Any]] = []
-        self._receive: Receive = drop
+        self._receive: Receive = Keeper(None)
         self._factory = NodeFactory(
             reactor,
             address,
@@ -125,6 +126,11 @@ class Seat:
         return name in self._asked
 
     @property
+    def hears_markers(self) -> bool:
+        """Whether a marker that is published now will show."""
+        return self._marker in self.on
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is on, or asked for, that a user may wait for."""
         return not self._unanswered and self._asked <= {self._marker}
@@ -134,22 +140,20 @@ class Seat:
     def drop(self) -> None:
         self.delivers = False
         self._kept = []
-        self._set_receive(drop)
+        self._set_receive(Keeper(None))
 
     def keep(self) -> None:
         self.delivers = False
-        self._set_receive(lambda reply, _node: self._kept.append(reply))
+        self._set_receive(Keeper(self._kept))
 
     def deliver(self) -> None:
         if self.delivers:
             return
         self.delivers = True
-        kept, self._kept = self._kept, []
+        kept, self._kept = iter(self._kept), []
         self._set_receive(self._book.deliver)
-        for reply in kept:
-            if not self.delivers:
-                return  # a callback has closed the client
-            self._book.deliver(reply, str(self.address))
+        if self.link is not None:
+            self._book.deliver(kept, self.link)
 
     def _set_receive(self, receive: Receive) -> None:
         self._receive = receive
@@ -162,11 +166,12 @@ class Seat:
         """Ask for what is wanted and was not asked for, and leave what is not wanted any more."""
         if self.link is None:
             return
-        wanted = self._book.names | {self._marker}
-        more, less = wanted - self._asked, self._asked - wanted
-        self._asked = wanted
-        self.refused &= wanted
-        self.leaving |= less
+        wanted = dict.fromkeys([self._marker, *self._book.names])
+        more = [name for name in wanted if name not in self._asked]
+        less = [name for name in self._asked if name not in wanted]
+        self._asked = set(wanted)
+        self.refused &= self._asked
+        self.leaving.update(less)
         for kind in Kind:
             self._ask(kind.opposite, kind, less, self._left)
             self._ask(kind.value, kind, more, self._confirmed)
@@ -185,7 +190,7 @@ class Seat:
         self,
         verb: str,
         kind: Kind,
-        names: set[Name],
+        names: list[Name],
         answered: Callable[[Name, Exception | None], None],
     ) -> None:
         own = [name for of, name in names if of is kind]
@@ -227,10 +232,15 @@ class Seat:
             self._options,
             self.address,
             self._marker[1],
-            lambda text: self._observer.seat_marked(self, text),
+            self._saw_marker,
             self._ready,
             lambda error: self._observer.seat_denied(self, error),
         )
+
+    def _saw_marker(self, text: bytes) -> None:
+        if text.isdigit():
+            self.marked = int(text)
+            self._observer.seat_marked(self, self.marked)
 
     def _ready(self, link: SubscriberProtocol) -> None:
         self._factory.link_ready()

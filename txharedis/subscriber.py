@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import hiredis
+from txredisapi import ResponseError
+
+from txharedis.channels import MessageLink, Receive
 from txharedis.interfaces import Clock, pack
 from txharedis.options import Options
 from txharedis.protocol import Malformed, NodeProtocol, greeting
 from txharedis.topology import Address
 
-__all__ = ["MARKERS", "Answer", "Receive", "SubscriberProtocol", "drop"]
+__all__ = ["Answer", "Keeper", "SubscriberProtocol"]
 
-MARKERS = b"haredis:handover:"
-"""How the channels of the markers begin. They are no user's: patterns do not show them."""
-
-#: Takes a message as it came over the wire, and the node ("host:port") that sent it.
-Receive = Callable[[list[Any], str], object]
 #: Takes the outcome of one request: None when it was confirmed, else the server's error.
 Answer = Callable[[Exception | None], object]
 
+_END: Any = object()
+_MESSAGES = (b"message", b"pmessage", b"smessage")
 
-def drop(reply: list[Any], node: str) -> None:
-    """Receive, and forget."""
+
+class Keeper:
+    """Receives messages and puts them aside, in `kept`; or forgets them, when that is None."""
+
+    def __init__(self, kept: list[Any] | None) -> None:
+        self.kept = kept
+
+    def __call__(self, replies: Iterator[Any], link: MessageLink) -> bool:
+        for reply in replies:
+            if type(reply) is not list or reply[0] not in _MESSAGES or link.is_marker(reply):
+                link.other(reply)
+                if link.receive is not self:
+                    return False
+            else:
+                link.note_message()
+                if self.kept is not None:
+                    self.kept.append(reply)
+        return True
 
 
 class SubscriberProtocol(NodeProtocol):
@@ -48,15 +65,23 @@ class SubscriberProtocol(NodeProtocol):
             clock,
             greeting(options, options.db, node),
             options.connect_timeout,
-            lambda _link, _replies: ready(self),
+            lambda _link, _replies: self._begin(),
             lambda error, _replies: denied(error),
         )
-        self.receive: Receive = drop
+        self.receive: Receive = Keeper(None)
+        self.node = node
         self.last_message = -math.inf
-        self._node = str(node)
         self._marker = marker
         self._marked = marked
+        self._when_begun = ready
         self._asked: deque[tuple[bytes, bytes, Answer | None]] = deque()
+
+    def _begin(self) -> None:
+        # Nothing is left in the old one: nothing was asked for that has not come.
+        self._reader = hiredis.Reader(
+            protocolError=Malformed, replyError=ResponseError, notEnoughData=_END
+        )
+        self._when_begun(self)
 
     def ask(self, verb: str, names: Iterable[bytes], answer: Callable[[bytes], Answer]) -> None:
         """Send one SUBSCRIBE (or the like) for each name, in one write.
@@ -80,33 +105,29 @@ class SubscriberProtocol(NodeProtocol):
             return
         self.last_heard = self._clock.seconds()
         self._reader.feed(data)
-        gets = self._reader.gets
-        node, marker = self._node, self._marker
+        replies = iter(self._reader.gets, _END)
         try:
-            reply = gets()
-            while reply is not False and not self._dead:
-                kind = reply[0] if type(reply) is list and len(reply) > 2 else None
-                if kind == b"message":
-                    if reply[1] == marker:
-                        self._marked(reply[2])
-                    else:
-                        self.last_message = self.last_heard
-                        self.receive(reply, node)
-                elif kind == b"pmessage":
-                    if not reply[2].startswith(MARKERS):
-                        self.last_message = self.last_heard
-                        self.receive(reply, node)
-                elif kind == b"smessage":
-                    self.last_message = self.last_heard
-                    self.receive(reply, node)
-                else:
-                    self.unasked(reply)
-                reply = gets()
+            while not self._dead and not self.receive(replies, self):
+                pass
         except Malformed:
             self.abort()
 
-    def unasked(self, reply: object) -> None:
-        """The answer to a request."""
+    def is_marker(self, reply: list[Any]) -> bool:
+        kind, channel, *_ = reply
+        return bool(kind == b"message" and channel == self._marker)
+
+    def note_message(self) -> None:
+        self.last_message = self.last_heard
+
+    def other(self, reply: Any) -> None:
+        """A marker, the answer to a request, or a message that nobody wants any more."""
+        if type(reply) is list and reply[0] in _MESSAGES:
+            if self.is_marker(reply):
+                self._marked(reply[2])
+        else:
+            self._answered(reply)
+
+    def _answered(self, reply: object) -> None:
         if not self._asked:
             self.abort()
             return

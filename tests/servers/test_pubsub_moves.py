@@ -208,3 +208,31 @@ async def test_a_replica_that_hears_nothing_of_its_master_is_left(
     received.check()
     assert publisher.unexplained(received.all, subscriber.seen(SubscriptionGap)) == []
     await eventually(lambda: on_one_replica(servers, CHANNELS))
+
+
+@on_reactor
+async def test_a_full_resync_between_two_markers_is_told(
+    reactor: Any, group: list[LocalServer], watch: Watch
+) -> None:
+    master, *replicas = group
+    # None of the markers is lost, because there is none in that time.
+    subscriber = watch(group, heartbeat=4.0, down_after=12.0)
+    received = Received()
+    await answer(subscriber.client.subscribe(CHANNELS, received))
+    publisher = Publisher(reactor, watch(group).client, CHANNELS)
+    publisher.start()
+    await publisher.some_more(50)
+    here = await on_one_replica(group, CHANNELS)
+    await master.call("DEBUG", "CHANGE-REPL-ID")
+    await cut_off(master, replicas)
+    await publisher.some_more(50)
+    for replica in replicas:
+        await replica.call("CONFIG", "SET", "masterauth", "")
+    await until_settled(group)
+    gap = await subscriber.until(SubscriptionGap, timeout=20.0)
+    await publisher.stop()
+    await eventually(lambda: len(publisher.sent) - 1 in received.all)
+    received.check()
+    assert len(received) < len(publisher.sent)
+    assert publisher.unexplained(received.all, [gap]) == []
+    assert await on_one_replica(group, CHANNELS) is here

@@ -19,12 +19,13 @@ FLOORS = [
     floor.split()
     for floor in (
         "errors interfaces options topology events messages lag log tls _version",
-        "election commands _command_table replies scripts waits choice rights",
+        "election commands _command_table replies scripts waits choice rights resyncs",
         "protocol factory pending methods recording pipeline alarm scanning channels streams "
-        "proofs deadlines",
-        "node lock gossip client subscriber",
+        "proofs deadlines places",
+        "node lock gossip client subscriber proof",
         "group dedicated seat handover replicas read",
-        "campaign traffic blocking transaction transactions monitoring reading subscriptions",
+        "campaign traffic blocking transaction transactions monitoring reading subscriptions "
+        "seating",
         "failover",
         "monitor cli demo testing",
     )
@@ -41,6 +42,7 @@ BESIDE = {
     ("pipeline", "methods"),
     ("handover", "seat"),
     ("transactions", "transaction"),
+    ("subscriptions", "seating"),
     ("cli", "demo"),
     ("cli", "monitor"),
     ("demo", "testing"),
