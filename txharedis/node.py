@@ -151,7 +151,7 @@ class Node:
         self.missing_rights: tuple[str, ...] = ()
         self._rights_due = 0.0
         self._rights_of: NodeProtocol | None = None  # the link on which they were looked at
-        self._no_transactions = ""  # a right for want of which one was begun and could not be ended
+        self._in_transaction = False  # one was begun, and we had no right to end it
         self._no_info_until = -math.inf
         self._peer_host = address.host
         self._in_cluster = False
@@ -463,7 +463,7 @@ class Node:
 
     async def _look_at_rights(self, control: NodeProtocol) -> None:
         """Find which rights are missing, without using any."""
-        if self._no_transactions:
+        if self._in_transaction:
             return
         timeout = self._options.survey_timeout
         try:
@@ -473,8 +473,6 @@ class Node:
             probes = PROBES
             if not begun:
                 missing += lacking(PROBES, await control.exchange(*PROBES, timeout=timeout))
-            elif denied(replies[3]):
-                self._no_transactions = "EXEC"
             else:
                 probes = [*PROBES, PUBLISHING]
                 _, *queued, end = await control.exchange(
@@ -483,10 +481,10 @@ class Node:
                 missing += lacking(probes, queued)
                 if denied(end):
                     missing += ("DISCARD",)
-                    self._no_transactions = "DISCARD"
+                    self._in_transaction = True
         except LinkLost:
             return  # the survey meets the same
-        if self._no_transactions:
+        if self._in_transaction:
             control.abort()  # nothing else can be done on this link
         self._rights_of = control
         self._rights_due = self._reactor.seconds() + _RIGHTS_AGE

@@ -7,6 +7,7 @@ itself was denied.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from txharedis.interfaces import Args
@@ -61,9 +62,15 @@ SUBSCRIBING = f"SUBSCRIBE {GOSSIP_CHANNEL}"
 HEARING = frozenset({SUBSCRIBING, "PUBSUB NUMSUB"})
 
 
+_DENIED = re.compile("NOPERM|EXECABORT .*NOPERM", re.DOTALL)
+
+
 def denied(reply: object) -> bool:
-    """Whether this reply says that the user lacks a right."""
-    return isinstance(reply, Exception) and str(reply).startswith("NOPERM")
+    """Whether this reply says that the user lacks a right.
+
+    For EXEC it says so as EXECABORT.
+    """
+    return isinstance(reply, Exception) and _DENIED.match(str(reply)) is not None
 
 
 def lacking(probes: Sequence[Args], replies: Sequence[object]) -> tuple[str, ...]:
