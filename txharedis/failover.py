@@ -344,6 +344,9 @@ class FailoverService(Service):
         if not decision.repairs:
             self._repair_due = None
             return self._until_next_look(survey)
+        if not any(self._group[repair.node].may_elect for repair in decision.repairs):
+            self._group.recheck_rights()
+            return random.uniform(1.0, 2.0)
         if self._repair_due is None:
             # Often somebody is at it already: the client that failed over.
             self._repair_due = self._now + random.uniform(0.0, 0.3)
@@ -402,12 +405,14 @@ class FailoverService(Service):
         self._log.step("my failover id: {id}", id=failover_id)
         self._emit(FailoverStarted(at=self._now, reason=decision.reason, failover_id=failover_id))
         self._hint = False
+        patience = 0.0
         try:
             master = await self._campaign.fail_over(survey)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("failover {id} failed: {error}", id=failover_id, error=str(error))
             if denied(error):
                 self._group.recheck_rights()
+                patience = 1.0
             master = None
         self._emit(
             FailoverEnded(
@@ -423,7 +428,7 @@ class FailoverService(Service):
         self._become(Phase.ORIENTATING)
         # Whoever gave way listens for gossip, and for nothing else, for a while.
         self._alarm.news = self._hint
-        return random.uniform(0.03, 0.12)
+        return patience + random.uniform(0.03, 0.12)
 
     async def _repair(self, survey: Survey) -> bool:
         try:

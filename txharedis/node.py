@@ -24,6 +24,7 @@ from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
 from txharedis.replies import missing_right
 from txharedis.rights import (
+    ACTING,
     HEARING,
     PROBES,
     PUBLISHING,
@@ -110,8 +111,9 @@ class NodeObserver(Protocol):
         """Other rights are missing there than before."""
 
 
-#: Seconds after which the rights are looked at again.
+#: Seconds after which the rights are looked at again, when all are there and when some are missing.
 _RIGHTS_AGE = 60.0
+_LACKING_AGE = 10.0
 
 
 class Node:
@@ -209,6 +211,11 @@ class Node:
     def may_elect(self) -> bool:
         """Whether we have, as far as is known, all the rights that a failover takes here."""
         return set(self.missing_rights) <= HEARING
+
+    @property
+    def may_lock(self) -> bool:
+        """Whether we have those that the lock takes here."""
+        return set(self.missing_rights) <= ACTING
 
     def redial_now(self) -> None:
         """Do not wait out the delays: there is news that the node may be back."""
@@ -487,7 +494,8 @@ class Node:
         if self._in_transaction:
             control.abort()  # nothing else can be done on this link
         self._rights_of = control
-        self._rights_due = self._reactor.seconds() + _RIGHTS_AGE
+        age = _LACKING_AGE if missing else _RIGHTS_AGE
+        self._rights_due = self._reactor.seconds() + age
         self._set_missing(missing, [name for name in self.missing_rights if name == SUBSCRIBING])
 
     def _set_missing(self, missing: Sequence[str], also: Sequence[str]) -> None:

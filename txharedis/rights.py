@@ -20,7 +20,16 @@ from txharedis.topology import (
     vote_key,
 )
 
-__all__ = ["HEARING", "PUBLISHING", "PROBES", "SUBSCRIBING", "TRANSACTION", "denied", "lacking"]
+__all__ = [
+    "ACTING",
+    "HEARING",
+    "PUBLISHING",
+    "PROBES",
+    "SUBSCRIBING",
+    "TRANSACTION",
+    "denied",
+    "lacking",
+]
 
 _LOCK, _VOTE = failover_key("rights"), vote_key("rights")  # keys that are never there
 
@@ -60,6 +69,9 @@ SUBSCRIBING = f"SUBSCRIBE {GOSSIP_CHANNEL}"
 #: Rights without which a client elects all the same: to hear of others' failovers at once, and to
 #: count those who do.
 HEARING = frozenset({SUBSCRIBING, "PUBSUB NUMSUB"})
+
+#: Rights without which a node can still be locked, and so have its vote.
+ACTING = HEARING | {"SLAVEOF", "CLIENT KILL", "EVALSHA", f"INCRBY {OPCOUNTER_KEY}"}
 
 
 _DENIED = re.compile("NOPERM|EXECABORT .*NOPERM", re.DOTALL)
