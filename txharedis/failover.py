@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import random
 import secrets
+from collections.abc import Sequence
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -291,7 +292,10 @@ class FailoverService(Service):
         """
         decision = survey.decision
         if isinstance(decision, Follow):
-            return any(repair.kind == "meta" for repair in decision.repairs) and self._dialling()
+            certain = not any(view.blind for view in survey.views.values()) and not any(
+                repair.kind == "meta" for repair in decision.repairs
+            )
+            return not certain and self._dialling()
         return self._dialling()
 
     def _dialling(self) -> bool:
@@ -485,21 +489,18 @@ class FailoverService(Service):
     def commands_denied(self, node: Node, error: Exception) -> None:
         self._log.once(f"{node.address} denies us: {error}", loud=True)
 
-    def rights_changed(self, node: Node) -> None:
-        """Name what is missing, and what comes of it."""
+    def rights_changed(self, node: Node, missing: Sequence[str]) -> None:
         user = self.options.username or "default"
-        missing = ", ".join(node.missing_rights)
-        if not missing:
+        if missing:
+            self._log.warn(
+                "{node}: user {user!r} may not {missing}: {what}",
+                node=node.address,
+                user=user,
+                missing=", ".join(missing),
+                what="it hears of failovers later" if node.may_elect else "it follows only",
+            )
+        elif not node.missing_rights:
             self._log.info("{node}: user {user!r} has all rights", node=node.address, user=user)
-            return
-        what = "it hears of failovers later" if node.may_elect else "it follows only"
-        self._log.warn(
-            "{node}: user {user!r} may not {missing}: {what}",
-            node=node.address,
-            user=user,
-            missing=missing,
-            what=what,
-        )
 
     def _gossip_heard(self, node: Address, text: str) -> None:
         """A hint: look, but not more often than every 50 ms for the same name."""

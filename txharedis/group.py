@@ -128,14 +128,11 @@ class NodeGroup:
             memory=memory,
         )
 
-    def _follows_only(self, nodes: Sequence[Node]) -> str:
-        """Why this client takes no part in failovers, "" when it does."""
-        if not self._options.elect:
-            return "elect=False"
+    def _follows_only(self, nodes: Sequence[Node]) -> bool:
+        """Whether this client takes no part in failovers: by its option, or for want of rights."""
         votes = sum(node.may_lock for node in nodes)
-        if votes < majority(len(nodes)) or not any(node.may_elect for node in nodes):
-            return "its rights are not enough"
-        return ""
+        able = votes >= majority(len(nodes)) and any(node.may_elect for node in nodes)
+        return not (self._options.elect and able)
 
     def recheck_rights(self) -> None:
         """Something was denied: look with the next survey what it was."""

@@ -107,8 +107,8 @@ class NodeObserver(Protocol):
     def commands_denied(self, node: Node, error: Exception) -> None:
         """It will not have our command link."""
 
-    def rights_changed(self, node: Node) -> None:
-        """Other rights are missing there than before."""
+    def rights_changed(self, node: Node, missing: Sequence[str]) -> None:
+        """Other rights are missing there than before; these were not."""
 
 
 #: Seconds after which the rights are looked at again, when all are there and when some are missing.
@@ -493,6 +493,8 @@ class Node:
             return  # the survey meets the same
         if self._in_transaction:
             control.abort()  # nothing else can be done on this link
+        if "INFO" not in missing:
+            self._no_info_until = -math.inf
         self._rights_of = control
         age = _LACKING_AGE if missing else _RIGHTS_AGE
         self._rights_due = self._reactor.seconds() + age
@@ -500,9 +502,9 @@ class Node:
 
     def _set_missing(self, missing: Sequence[str], also: Sequence[str]) -> None:
         names = tuple(dict.fromkeys([*missing, *also]))
-        if set(names) != set(self.missing_rights):
-            self.missing_rights = names
-            self._observer.rights_changed(self)
+        before, self.missing_rights = self.missing_rights, names
+        if set(names) != set(before):
+            self._observer.rights_changed(self, [name for name in names if name not in before])
 
     def picture(self, master: NodeView | None) -> NodePicture:
         """This node in the picture of the topology."""

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from tests.acl import PASSWORD, USER, documented, set_user
 from tests.groups import (
+    OWN_DB,
     WatchedClient,
     answer,
     at_once,
     meta_of,
+    promotions,
     until_settled,
 )
 from tests.servers.conftest import Watch
 from tests.support import eventually
 from txharedis import ResponseError
-from txharedis.events import FailoverStarted, MasterChanged
+from txharedis.events import FailoverStarted, MasterChanged, Waiting
 from txharedis.testing.servers import LocalServer
 from txharedis.topology import Status
 
@@ -132,3 +136,132 @@ async def test_no_right_of_the_documented_user_can_be_spared(
 def is_curtailed(watched: WatchedClient) -> bool:
     [node, *_] = watched.client.topology.nodes
     return bool(node.status is Status.DENIED or node.missing_rights)
+
+
+@on_reactor
+async def test_who_shall_not_elect_changes_nothing(trio: list[LocalServer], watch: Watch) -> None:
+    before = await at_once(standing(server) for server in trio)
+    follower = watch(trio, elect=False)
+    waiting = await follower.until(Waiting, "only clients with the right to elect may act")
+    assert "invalid master count: 3" in waiting.reason
+    reply = answer(follower.client.set("k", "v"))
+    assert await at_once(standing(server) for server in trio) == before
+    assert not [key for server in trio for key in await server.call("KEYS", "*", db=OWN_DB)]
+    elector = watch(trio)
+    assert await reply == "OK"
+    assert follower.client.master == elector.client.master
+    assert not follower.seen(FailoverStarted)
+    assert rights_missing(follower) == set()
+
+
+@on_reactor
+async def test_who_shall_not_elect_waits_for_those_who_may(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    follower = watch(group, elect=False, delivery="at-least-once")
+    await answer(follower.client.set("k", "before"))
+    master = group[0]
+    master.kill()
+    waiting = await follower.until(Waiting, "only clients with the right to elect may act")
+    assert f"MASTER {master.address} is down" in waiting.reason
+    reply = answer(follower.client.set("k", "after"))
+    assert promotions(group) == 0
+    watch(group)
+    assert await reply == "OK"
+    assert promotions(group) == 1
+    assert not follower.seen(FailoverStarted)
+
+
+@on_reactor
+async def test_a_user_of_data_waits_while_two_say_that_they_are_master(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    await set_user(group, *documented("follower"))
+    await group[2].call("SLAVEOF", "NO", "ONE")
+    follower = watch(group, **ME)
+    reply = answer(follower.client.set("app:k", "v"))
+    await follower.until(Waiting, "2 nodes say that they are master")
+    assert not reply.called
+    await group[2].call("SLAVEOF", "127.0.0.1", group[0].port)
+    assert await reply == "OK"
+    assert follower.client.master == group[0].address
+
+
+@on_reactor
+async def test_what_is_denied_is_said_once(group: list[LocalServer], watch: Watch) -> None:
+    await set_user(group, *DATA_ONLY)
+    with lines_logged() as lines:
+        follower = watch(group, survey_interval=0.05, **ME)
+        for number in range(50):
+            await answer(follower.client.set("app:k", number))
+        master = next(s for s in group if s.address == follower.client.master)
+        counts = [
+            int(entry[b"count"])
+            for entry in await denials(master)
+            if entry[b"object"] == b"evalsha"
+        ]
+        await eventually(lambda: sum("it follows only" in line for line in lines) == 3)
+    # The count of the writes was tried, and given up.
+    assert 1 <= sum(counts) <= 4
+    for server in group:
+        start = f"{server.address}: user 'app' may not "
+        said = [line.removeprefix(start) for line in lines if line.startswith(start)]
+        rights = [right for line in said for right in line.rpartition(": ")[0].split(", ")]
+        assert len(rights) == len(set(rights))
+        assert {
+            *("SLAVEOF", "CONFIG SET", "INFO", "EVAL", "MULTI", "WATCH haredis:failover:*"),
+            *("HSET haredis:meta", "SUBSCRIBE haredis:gossip:master"),
+        } <= set(rights)
+    assert len(lines) <= 3 * 2 + 1
+
+
+async def denials(server: LocalServer) -> list[dict[bytes, Any]]:
+    entries = await server.call("ACL", "LOG")
+    return [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in entries]
+
+
+@contextlib.contextmanager
+def lines_logged() -> Iterator[list[str]]:
+    """The lines that are logged meanwhile."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace") == "txharedis":
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(observe)
+
+
+@on_reactor
+async def test_rights_on_a_quorum_are_enough(group: list[LocalServer], watch: Watch) -> None:
+    await set_user(group[:2], *documented("app"))
+    await set_user(group[2:], *DATA_ONLY)
+    watched = watch(group, **ME)
+    await answer(watched.client.set("app:k", "before"))
+    missing = [bool(node.missing_rights) for node in watched.client.topology.nodes]
+    assert missing == [False, False, True]
+    # The third can be followed, and not be changed: the two others are the quorum.
+    await group[2].call("SLAVEOF", "127.0.0.1", group[1].port)
+    await group[0].call("SLAVEOF", "127.0.0.1", group[1].port)
+    await group[1].call("SLAVEOF", "NO", "ONE")
+    assert (await until_settled(group)) in group[:2]
+    assert await answer(watched.client.get("app:k")) == "before"
+
+
+@on_reactor
+async def test_rights_that_are_granted_are_used(group: list[LocalServer], watch: Watch) -> None:
+    await set_user(group, *documented("follower"))
+    watched = watch(group, survey_interval=0.5, **ME)
+    await answer(watched.client.set("app:k", "v"))
+    assert rights_missing(watched)
+    await at_once(server.call("ACL", "SETUSER", USER, *documented("app")) for server in group)
+    # It looks again by itself, and at once on a new link.
+    await at_once(server.call("CLIENT", "KILL", "USER", USER) for server in group)
+    await eventually(lambda: not rights_missing(watched))
+    group[0].kill()
+    await watched.until(FailoverStarted)
+    assert await answer(watched.client.set("app:k", "w")) == "OK"
