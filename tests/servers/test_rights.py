@@ -86,11 +86,11 @@ async def test_the_documented_user_fails_over(trio: list[LocalServer], watch: Wa
 
 
 @on_reactor
-@pytest.mark.parametrize("rules", [DATA_ONLY, None], ids=["data only", "documented"])
+@pytest.mark.parametrize("user", ["data only", "follower", "listener"])
 async def test_a_follower_follows_the_failovers_of_others(
-    group: list[LocalServer], watch: Watch, rules: tuple[str, ...] | None
+    group: list[LocalServer], watch: Watch, user: str
 ) -> None:
-    rules = rules or documented("follower")
+    rules = DATA_ONLY if user == "data only" else documented(user)
     await set_user(group, *rules)
     follower = watch(group, **ME)
     await answer(follower.client.set("app:k", "before"))
