@@ -474,31 +474,33 @@ class Node:
             return
         timeout = self._options.survey_timeout
         try:
-            replies = await control.exchange(*TRANSACTION, timeout=timeout)
-            missing = lacking(TRANSACTION, replies)
-            begun = not isinstance(replies[2], Exception)
-            probes = PROBES
-            if not begun:
+            *replies, begun, ended = await control.exchange(*TRANSACTION, timeout=timeout)
+            missing = lacking(TRANSACTION, [*replies, begun, ended])
+            if isinstance(begun, Exception):
                 missing += lacking(PROBES, await control.exchange(*PROBES, timeout=timeout))
-            else:
+            elif not isinstance(ended, Exception) or str(ended).startswith("EXECABORT"):
                 probes = [*PROBES, PUBLISHING]
-                _, *queued, end = await control.exchange(
+                _, *queued, ended = await control.exchange(
                     ["MULTI"], *probes, ["DISCARD"], timeout=timeout
                 )
-                missing += lacking(probes, queued)
-                if denied(end):
-                    missing += ("DISCARD",)
-                    self._in_transaction = True
+                missing += lacking([*probes, ["DISCARD"]], [*queued, ended])
+                if isinstance(ended, Exception):
+                    self._leave_transaction(control, ended)
+            else:
+                self._leave_transaction(control, ended)
         except LinkLost:
             return  # the survey meets the same
-        if self._in_transaction:
-            control.abort()  # nothing else can be done on this link
         if "INFO" not in missing:
             self._no_info_until = -math.inf
         self._rights_of = control
         age = _LACKING_AGE if missing else _RIGHTS_AGE
         self._rights_due = self._reactor.seconds() + age
         self._set_missing(missing, [name for name in self.missing_rights if name == SUBSCRIBING])
+
+    def _leave_transaction(self, control: NodeProtocol, error: Exception) -> None:
+        """Nothing else can be done on this link; a right that is missing is so on the next too."""
+        self._in_transaction = denied(error)
+        control.abort()
 
     def _set_missing(self, missing: Sequence[str], also: Sequence[str]) -> None:
         names = tuple(dict.fromkeys([*missing, *also]))

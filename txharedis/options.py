@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -252,7 +251,7 @@ def _passwords(value: object) -> Mapping[Address, str]:
         if node in passwords:
             raise InvalidOption(f"passwords names {node} twice")
         passwords[node] = password
-    return MappingProxyType(passwords)
+    return passwords
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,18 @@ async def test_a_user_of_data_waits_while_two_say_that_they_are_master(
 
 
 @on_reactor
+async def test_a_user_of_data_uses_a_single_node(server: LocalServer, watch: Watch) -> None:
+    await set_user([server], *documented("follower"))
+    watched = watch([server], **ME)
+    assert await answer(watched.client.set("app:k", "v")) == "OK"
+    assert watched.client.master == server.address
+    assert rights_missing(watched) == set()
+    await server.restart()
+    await set_user([server], *documented("follower"))
+    assert await answer(watched.client.set("app:k", "w")) == "OK"
+
+
+@on_reactor
 async def test_what_is_denied_is_said_once(group: list[LocalServer], watch: Watch) -> None:
     await set_user(group, *DATA_ONLY)
     with lines_logged() as lines:
