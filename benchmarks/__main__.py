@@ -2,6 +2,7 @@
 
     python -m benchmarks                                 all of it, some ten minutes
     python -m benchmarks throughput --rounds 9
+    python -m benchmarks pubsub
     python -m benchmarks failover --kills 50 --clients 1 50 --peer sentinel --json figures.json
 
 Run it from the root of the repository, on a quiet machine. All traffic stays on 127.0.0.1.
@@ -18,7 +19,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from benchmarks import failover, sentinel, throughput
+from benchmarks import failover, pubsub, sentinel, throughput
 from benchmarks.group import choose_program
 from benchmarks.report import environment
 
@@ -30,7 +31,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", choices=["throughput", "failover", "all"], default="all")
+    parser.add_argument(
+        "what", nargs="?", choices=["throughput", "pubsub", "failover", "all"], default="all"
+    )
     parser.add_argument("--server", metavar="NAME", help="redis, valkey, or as redis-7.0.15")
     parser.add_argument("--json", metavar="FILE", type=Path, help="keep all figures there")
     load = throughput.Settings()
@@ -42,6 +45,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     group.add_argument("--in-flight", type=int, default=load.in_flight, help="(%(default)s)")
     group.add_argument(
         "--profile", metavar="FILE", help="only this: cProfile's figures of SET by txharedis"
+    )
+    flood = pubsub.Settings()
+    group = parser.add_argument_group("pubsub (in as many rounds as throughput)")
+    group.add_argument(
+        "--messages", type=int, default=flood.messages, help="of each round (%(default)s)"
     )
     outage = failover.Settings()
     group = parser.add_argument_group("failover")
@@ -68,6 +76,9 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
             options.rounds, options.seconds, options.in_flight, options.profile
         )
         kept["throughput"] = await throughput.run(reactor, program, load)
+    if options.what in ("pubsub", "all"):
+        flood = pubsub.Settings(options.rounds, options.messages)
+        kept["pubsub"] = await pubsub.run(reactor, program, flood)
     if options.what in ("failover", "all"):
         outage = failover.Settings(options.kills, tuple(options.clients))
         kept["failover"] = await failover.run(reactor, program, outage)

@@ -15,16 +15,20 @@ from txharedis.errors import (
     HARedisError,
     InvalidOption,
     NoMaster,
+    NotInTransaction,
     OutcomeUnknown,
     QueueFull,
     RedisError,
     ResponseError,
     ServiceStopped,
+    TransactionLost,
     UnfitNodes,
     UnsupportedCommand,
     WouldDiscardData,
 )
+from txharedis.events import SubscriptionGap
 from txharedis.failover import FailoverService, create_client
+from txharedis.messages import Message
 from txharedis.options import Options
 from txharedis.topology import Topology
 
@@ -34,14 +38,18 @@ __all__ = [
     "HAClient",
     "HARedisError",
     "InvalidOption",
+    "Message",
     "NoMaster",
+    "NotInTransaction",
     "Options",
     "OutcomeUnknown",
     "QueueFull",
     "RedisError",
     "ResponseError",
     "ServiceStopped",
+    "SubscriptionGap",
     "Topology",
+    "TransactionLost",
     "UnfitNodes",
     "UnsupportedCommand",
     "WouldDiscardData",

@@ -19,7 +19,7 @@ from txharedis.events import Event, FailoverStep
 from txharedis.gossip import announcement
 from txharedis.group import Survey
 from txharedis.interfaces import Args, Clock
-from txharedis.lock import QuorumLock
+from txharedis.lock import NodeLock, QuorumLock
 from txharedis.log import ClientLog
 from txharedis.options import Options
 from txharedis.topology import META_KEY, Address, NodeView, Role
@@ -122,6 +122,8 @@ class Campaign:
                 break
             epoch = lock.highest + 1
         self._log.step("lock was not granted: {why}", why=lock.refusals)
+        if "NOPERM" in lock.refusals:
+            raise ResponseError(f"NOPERM for the lock: {lock.refusals}")
         return None
 
     def _winner(self, decision: Elect, lock: QuorumLock) -> NodeView | None:
@@ -195,13 +197,15 @@ class Campaign:
         """Make one node a read-only replica; a failure is left to the next survey's repairs."""
         self._log.step("making {node} into a slave", node=view.address)
         commands: list[Args] = [["SLAVEOF", master.host, master.port]]
+        held = lock.granted[view.address]
         if view.is_master:
             # Nobody shall go on writing to it, or listening to silence.
             commands.append(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
             commands.append(["CLIENT", "KILL", "TYPE", "pubsub"])
         try:
+            commands[:0] = await self._credentials(held, master)
             lock.check()
-            await lock.granted[view.address].finish(*commands)
+            await held.finish(*commands)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn(
                 "making {node} into a slave failed, will be tried again: {error}",
@@ -211,6 +215,25 @@ class Campaign:
             return False
         self._step("redirect", lock, view.address)
         return True
+
+    async def _credentials(self, held: NodeLock, master: Address) -> list[Args]:
+        """The commands that let a node in at the master that it is to follow.
+
+        None without a password of ours, nor where an operator has named another user for that.
+        """
+        password = self._options.password_of(master)
+        if password is None:
+            return []
+        ours = self._options.username or ""
+        user, auth = await held.setting("masteruser"), await held.setting("masterauth")
+        if auth and _user(user) != _user(ours):
+            return []
+        commands: list[Args] = []
+        if user is not None and _user(user) != _user(ours):
+            commands.append(["CONFIG", "SET", "masteruser", ours])
+        if auth is not None and auth != password:
+            commands.append(["CONFIG", "SET", "masterauth", password])
+        return commands
 
     async def _put_right(
         self, lock: QuorumLock, survey: Survey, master: Address, repair: Repair
@@ -265,6 +288,10 @@ class Campaign:
 
     def _step(self, step: str, lock: QuorumLock, node: Address | None = None) -> None:
         self._emit(FailoverStep(at=self._clock.seconds(), step=step, epoch=lock.epoch, node=node))
+
+
+def _user(name: str | None) -> str:
+    return name or "default"
 
 
 def _holds_as_much(view: NodeView, best: NodeView) -> bool:

@@ -5,18 +5,28 @@ It stands below the service that owns it: of the service it knows only what `Gro
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 
 from txharedis.errors import UnsupportedCommand
+from txharedis.events import SubscriptionGap
 from txharedis.interfaces import Args
+from txharedis.lag import OwnWrites
+from txharedis.messages import Message
 from txharedis.methods import CommandMethods
 from txharedis.options import Options, Terms
+from txharedis.pipeline import Pipeline
+from txharedis.scanning import ScanIterator, pairs, scan_options, scored, singles
+from txharedis.streams import Channels, MessageStream
 from txharedis.topology import Topology
 
 __all__ = ["Group", "HAClient"]
+
+
+_Names = str | bytes | Iterable[str | bytes]
 
 
 class Group(Protocol):
@@ -31,7 +41,21 @@ class Group(Protocol):
     @property
     def topology(self) -> Topology: ...
 
+    @property
+    def incarnation(self) -> str: ...
+
+    @property
+    def subscriptions(self) -> Channels: ...
+
     def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]: ...
+
+    def begin(self, keys: Any, *, multi: bool) -> Deferred[Any]: ...
+
+    def transact(
+        self, function: Callable[[Any], Any], keys: tuple[Any, ...], attempts: int
+    ) -> Deferred[list[Any]]: ...
+
+    def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]: ...
 
     def when_ready(self) -> Deferred[None]: ...
 
@@ -56,6 +80,7 @@ class HAClient(CommandMethods):
         super().__init__(group.options)
         self._group = group
         self._terms = group.options.terms if terms is None else terms
+        self._views: dict[str, HAClient] = {}
 
     def __repr__(self) -> str:
         return f"<HAClient of {self._group!r}>"
@@ -80,36 +105,262 @@ class HAClient(CommandMethods):
 
     whenConnected = when_ready  # txredisapi's name for it
 
+    # Other terms.
+
+    def read_from(self, policy: str) -> HAClient:
+        """This client, with its reads answered by whom `policy` says (see Options.read_from).
+
+        Another policy than those is an InvalidOption.
+        """
+        return self._with(replace(self._terms, read_from=policy))
+
+    def slave_ok(self, flag: bool = True) -> HAClient:
+        """This client, its reads answered by a replica where one can; False: by the master."""
+        return self.read_from("replica_preferred" if flag else "master")
+
+    def read_your_writes(self) -> HAClient:
+        """This client, with reads on replicas that are never older than its own writes.
+
+        Own are the writes given to the view that this returns, and to views of that one. A read
+        goes to the master while one of them is unanswered, and the first after that too; then to a
+        replica, whose answer counts when the replica has the writes. Where reads go to the master
+        anyway, they are "replica_preferred" from here on.
+        """
+        terms = self._terms
+        return self._with(
+            Terms(
+                read_from="replica_preferred" if terms.read_from == "master" else terms.read_from,
+                own_writes=terms.own_writes or OwnWrites(),
+            )
+        )
+
+    def _with(self, terms: Terms) -> HAClient:
+        """A view that shares everything but the terms; those without writes are kept."""
+        if terms == self._terms:
+            return self
+        if terms.own_writes is not None:
+            return HAClient(self._group, terms)
+        view = self._views.get(terms.read_from)
+        if view is None:
+            view = self._views[terms.read_from] = HAClient(self._group, terms)
+            view._views = self._views
+        return view
+
+    # Subscriptions. They are kept across failovers, on a link of their own.
+
+    def subscribe(
+        self,
+        channels: _Names,
+        on_message: Callable[[Message], object],
+        on_gap: Callable[[SubscriptionGap], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """Call `on_message(message)` for each message of the channels, in their order.
+
+        `channels` is one str or bytes, or several. `on_gap(gap)` is called when messages may have
+        been missed. What a callback raises, or a coroutine or Deferred that it returns fails with,
+        is logged. One callback counts once for a channel.
+
+        The Deferred fires when the server has confirmed, with ["subscribe", the last channel, the
+        number of subscriptions]. It waits while there is no node, and fails with
+          ResponseError      the server refuses one of the channels (then none of them is kept);
+          AccessDenied, UnfitNodes, WouldDiscardData   as commands do;
+          CancelledError     it was unsubscribed, or cancelled, before;
+          ServiceStopped     the client was closed.
+        Bad channels raise InvalidData, what cannot be called a TypeError; both name the value.
+        """
+        return self._group.subscriptions.subscribe(channels, on_message, on_gap)
+
+    def psubscribe(
+        self,
+        patterns: _Names,
+        on_message: Callable[[Message], object],
+        on_gap: Callable[[SubscriptionGap], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """As subscribe, for all channels that match the patterns."""
+        return self._group.subscriptions.psubscribe(patterns, on_message, on_gap)
+
+    def ssubscribe(
+        self,
+        channels: _Names,
+        on_message: Callable[[Message], object],
+        on_gap: Callable[[SubscriptionGap], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """As subscribe, for what is published with SPUBLISH; servers before 7.0 refuse it."""
+        return self._group.subscriptions.ssubscribe(channels, on_message, on_gap)
+
+    def unsubscribe(
+        self,
+        channels: _Names | None = None,
+        on_message: Callable[[Message], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """Call `on_message` (all callbacks when None) for the channels (all when None) no more.
+
+        No callback is called after this returns. The Deferred fires when the server has confirmed,
+        with ["unsubscribe", the last channel, the number of subscriptions left].
+        """
+        return self._group.subscriptions.unsubscribe(channels, on_message)
+
+    def punsubscribe(
+        self,
+        patterns: _Names | None = None,
+        on_message: Callable[[Message], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """Undo psubscribe, as unsubscribe does subscribe."""
+        return self._group.subscriptions.punsubscribe(patterns, on_message)
+
+    def sunsubscribe(
+        self,
+        channels: _Names | None = None,
+        on_message: Callable[[Message], object] | None = None,
+    ) -> Deferred[list[Any]]:
+        """Undo ssubscribe, as unsubscribe does subscribe."""
+        return self._group.subscriptions.sunsubscribe(channels, on_message)
+
+    def messages(
+        self,
+        *names: str | bytes,
+        buffer: int = 1000,
+        on_gap: Callable[[SubscriptionGap], object] | None = None,
+    ) -> MessageStream:
+        """Messages to iterate over; names with one of *?[ are patterns.
+
+            async with client.messages("news", "log.*") as stream:
+                async for message in stream: ...
+
+        `buffer` messages are kept for a slow reader, then the oldest is dropped, and
+        `stream.dropped` counts it. Entering waits for the server's confirmation and fails as
+        subscribe does; leaving unsubscribes. When the client is closed, the iteration raises
+        ServiceStopped after what was kept.
+        """
+        return self._group.subscriptions.messages(names, buffer, on_gap)
+
     def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
         return self._group.submit(args, packed, self._terms)
 
-    # txredisapi keeps the state of transactions and pipelines in the connection. Here nobody has
-    # one for himself, and the service says so.
+    # Cursors.
 
-    def multi(self, keys: object = None) -> Deferred[Any]:
-        return self.execute_command("MULTI")
+    def scan_iter(
+        self, match: str | bytes | None = None, count: int | None = None, type: str | None = None
+    ) -> ScanIterator:
+        """The names of the keys, as in `async for key in client.scan_iter("user:*")`.
+
+        `match` is a glob pattern, `count` a hint how much work one step may do, `type` as in SCAN.
+        See ScanIterator for what is promised.
+        """
+        options = scan_options(match, count)
+        if type is not None:
+            options += ("TYPE", type)
+        return self._scan(("SCAN",), options, singles)
+
+    def sscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The members of a set; see `scan_iter`."""
+        return self._scan(("SSCAN", key), scan_options(match, count), singles)
+
+    def hscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The (field, value) pairs of a hash; see `scan_iter`."""
+        return self._scan(("HSCAN", key), scan_options(match, count), pairs)
+
+    def zscan_iter(
+        self, key: str | bytes, match: str | bytes | None = None, count: int | None = None
+    ) -> ScanIterator:
+        """The (member, score) pairs of a sorted set, the score a float; see `scan_iter`."""
+        return self._scan(("ZSCAN", key), scan_options(match, count), scored)
+
+    def _scan(
+        self,
+        words: tuple[str | bytes, ...],
+        options: tuple[str | bytes | int, ...],
+        items: Callable[[list[Any]], Iterable[Any]],
+    ) -> ScanIterator:
+        def step(cursor: int) -> Deferred[Any]:
+            return self.execute_command(*words, cursor, *options)
+
+        return ScanIterator(step, lambda: self._group.incarnation, items)
+
+    # Transactions and pipelines.
+
+    def multi(self, keys: Any = None) -> Deferred[Any]:
+        """Begin a transaction on a link of its own.
+
+        Fires with a txharedis.transaction.Transaction. Its commands answer "QUEUED", its
+        `commit()` gives the list of their replies. `keys` (one or several) are watched before. It
+        waits for a master, for `command_timeout` at most (NoMaster), and fails with QueueFull when
+        `max_dedicated` links are in use or waited for, and with what else ends a command.
+        """
+        return self._group.begin(keys, multi=True)
 
     def watch(self, keys: Any) -> Deferred[Any]:
-        return self.execute_command("WATCH", *([keys] if isinstance(keys, str) else keys))
+        """Begin a transaction by watching keys; its commands run at once until its `multi()`.
+
+        As `multi` otherwise.
+        """
+        return self._group.begin(keys, multi=False)
+
+    def transaction(
+        self, function: Callable[[Any], Any], *keys: Any, attempts: int = 50
+    ) -> Deferred[list[Any]]:
+        """Run a whole transaction, and again when it met another one.
+
+        Watches `keys` and calls `function(tx)`, which may return a Deferred or be a coroutine
+        function. What it reads with `tx` is read at once; after `tx.multi()` its commands are
+        queued, and EXEC follows when it has returned. Fires with the list of EXEC's replies (a
+        command that failed stands there as its ResponseError), or with an empty list when
+        `function` has queued nothing: without multi() there is nothing to execute.
+
+        `function` is called again, after a moment, when a watched key was changed, and after a
+        failover when EXEC had not been sent or was refused; so it should do nothing but use `tx`.
+        What it writes before `tx.multi()` is not taken back. Fails with
+          WatchError       in none of `attempts` was nobody else faster;
+          TransactionLost  the reply to EXEC was lost with its link (executed=None), or there was a
+                           failover in the last attempt;
+          ResponseError    a command was refused when it was queued (EXECABORT): nothing was done;
+          what `function` raises: then the transaction is given up;
+          what `multi` fails with.
+        """
+        return self._group.transact(function, keys, attempts)
 
     def commit(self) -> Deferred[Any]:
+        """Not here: a transaction has it, and `multi()` gives one."""
         return self.execute_command("EXEC")
 
     def discard(self) -> Deferred[Any]:
+        """Not here: a transaction has it, and `multi()` gives one."""
         return self.execute_command("DISCARD")
 
     def pipeline(self) -> Deferred[Any]:
-        """Not here, and not needed: the commands of one reactor turn leave in one write."""
-        return fail(UnsupportedCommand("no pipeline(): commands of one turn leave in one write"))
+        """Fires with a txharedis.pipeline.Pipeline, which keeps commands until they are executed.
 
-    execute_pipeline = pipeline
+        There is little need of it: commands of one reactor turn leave in one write anyway.
+        """
+        return succeed(Pipeline(self._group.options, self._send))
+
+    def execute_pipeline(self) -> Deferred[Any]:
+        """Not here: what `pipeline()` gives has it."""
+        return fail(UnsupportedCommand("execute_pipeline() is a method of what pipeline() gives"))
+
+    def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]:
+        """MONITOR on the master: `on_line(line)` is called with each command that it executes.
+
+        The Deferred fires with a txharedis.monitoring.Monitoring when the server has confirmed; its
+        `stop()` ends it, and so does the end of the client. After a failover it goes on, on the new
+        master; what the old one did meanwhile is missed. An `on_line` that raises is logged. Fails
+        with ResponseError where the server refuses.
+        """
+        return self._group.monitor(on_line)
 
     def shutdown(self) -> Deferred[Any]:
         """Shut the master down: the others then replace it."""
         return self.execute_command("SHUTDOWN")
 
     def quit(self) -> Deferred[None]:
-        """Wait until all commands are answered, then close; fires when the last link is gone."""
+        """Wait until all commands are answered, then close; fires when the last link is gone.
+
+        Blocking commands are waited for too: cancel those that would wait for ever.
+        """
 
         async def drain_and_stop() -> None:
             await self._group.drain()
@@ -118,5 +369,8 @@ class HAClient(CommandMethods):
         return Deferred.fromCoroutine(drain_and_stop())
 
     def disconnect(self) -> Deferred[object]:
-        """Close now: what is pending fails with ServiceStopped; fires when the links are gone."""
+        """Close now: what is pending fails with ServiceStopped; fires when the links are gone.
+
+        Blocking commands are taken back first, for half a second at most.
+        """
         return self._group.stopService()

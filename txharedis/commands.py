@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from txharedis._command_table import COMMANDS, SUPPLEMENT
 
-__all__ = ["CommandInfo", "describe", "method_names", "method_words"]
+__all__ = ["CommandInfo", "describe", "method_names", "method_words", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,14 @@ class CommandInfo:
 
     name      in capitals, with its subcommand: "XADD", "CONFIG GET".
     read      it changes nothing, so it may be sent again when its reply was lost. This does not say
-              that a replica accepts it: SORT, GEORADIUS, GEORADIUSBYMEMBER and BITFIELD are refused
-              there whatever their arguments.
+              that a replica accepts it: `replica` does.
     blocking  the server may keep the reply back until some event, and with it all that follows on
               the link.
     noscript  a script cannot run it.
     stateful  it changes the state of the link it is sent on, or turns that link into a stream.
+    replica   the name under which a replica answers it, "" when only the master can: its own for
+              what only reads keys' data, "SORT_RO" and the like for SORT, GEORADIUS,
+              GEORADIUSBYMEMBER and BITFIELD where these only read.
     """
 
     name: str
@@ -33,6 +35,7 @@ class CommandInfo:
     blocking: bool = False
     noscript: bool = False
     stateful: bool = False
+    replica: str = ""
 
 
 def describe(args: Sequence[object]) -> CommandInfo:
@@ -55,6 +58,13 @@ def describe(args: Sequence[object]) -> CommandInfo:
     elif type(word) is str:
         info = _BY_TEXT.get(word)
     return _describe_slowly(args) if info is None else info
+
+
+def refusal(name: str) -> str:
+    """Why a stateful command is not sent on the link that all commands share, and what to use."""
+    why = f"{name} changes the state of the link that all commands share"
+    instead = _INSTEAD.get(name)
+    return f"{why}: use {instead}" if instead else why
 
 
 def method_words(name: str) -> tuple[str, ...] | None:
@@ -201,6 +211,43 @@ _STATEFUL = frozenset(
 )
 
 
+_ENDS = "the method of what multi() or watch() gives"
+_INSTEAD = {
+    "AUTH": "the options username and password",
+    "DISCARD": _ENDS,
+    "EXEC": f"commit(), {_ENDS}",
+    "MONITOR": "monitor()",
+    "MULTI": "multi()",
+    "PSUBSCRIBE": "psubscribe()",
+    "PUNSUBSCRIBE": "punsubscribe()",
+    "QUIT": "quit()",
+    "SSUBSCRIBE": "ssubscribe()",
+    "SUBSCRIBE": "subscribe()",
+    "SUNSUBSCRIBE": "sunsubscribe()",
+    "UNSUBSCRIBE": "unsubscribe()",
+    "UNWATCH": _ENDS,
+    "WATCH": "watch()",
+}
+# Flagged "readonly", but their answers belong to one server, and not to the data that all have:
+# cursors mean nothing elsewhere; the others tell of, or touch, a server's own bookkeeping.
+_OF_ONE_NODE = frozenset(
+    {
+        "CLUSTERSCAN",
+        "HSCAN",
+        "LOLWUT",
+        "MEMORY USAGE",
+        "OBJECT ENCODING",
+        "OBJECT FREQ",
+        "OBJECT IDLETIME",
+        "OBJECT REFCOUNT",
+        "SCAN",
+        "SSCAN",
+        "TOUCH",
+        "ZSCAN",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Dependent:
     """A command that is milder than its flags while it has only these options."""
@@ -226,10 +273,13 @@ class _Dependent:
 
     def mild(self, info: CommandInfo) -> CommandInfo:
         """What the command is when `holds`."""
+        read_only = info.name if info.read else f"{info.name}_RO"
+        known = read_only in COMMANDS | SUPPLEMENT
         return replace(
             info,
             read=info.read or self.read,
             blocking=info.blocking and not self.nonblocking,
+            replica=read_only if known else "",
         )
 
 
@@ -287,8 +337,10 @@ def _unknown(name: str) -> CommandInfo:
 
 
 def _info(name: str, flags: str) -> CommandInfo:
+    everywhere = "readonly" in flags and "blocking" not in flags and name not in _OF_ONE_NODE
     return CommandInfo(
         name,
+        replica=name if everywhere else "",
         read="readonly" in flags or name in _HARMLESS,
         blocking="blocking" in flags,
         noscript="noscript" in flags,

@@ -45,7 +45,8 @@ class Evidence:
     client followed, 0 and "" before it did; `history` is the replid of the master that it follows.
     `clusters` are the nodes that deny us because they are in cluster mode, `denied` those that deny
     us for want of a right, with their errors; `commands_denied` deny only the command link. `doubt`
-    is what `doubt_of` said, while it has to be heeded.
+    is what `doubt_of` said, while it has to be heeded. `follows_only` says why this client may not
+    change anything on the servers, "" when it may.
     """
 
     nodes: tuple[Address, ...]
@@ -60,6 +61,7 @@ class Evidence:
     doubt: str = ""
     denied: Mapping[Address, str] = field(default_factory=dict)
     commands_denied: Mapping[Address, str] = field(default_factory=dict)
+    follows_only: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,66 @@ def decide(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
 
     `views` holds a view for each node of `evidence.nodes` that answered.
     """
+    seen = {address: view for address, view in views.items() if not view.blind}
+    if len(seen) == len(views) or len(evidence.nodes) == 1:
+        decision = _decide(views, evidence)
+    elif evidence.follows_only:
+        decision = _decide_by_roles(views, evidence)
+    else:
+        decision = _decide(seen, evidence)
+        if isinstance(decision, Wait):
+            by_roles = _decide_by_roles(views, evidence)
+            decision = by_roles if isinstance(by_roles, Follow) else decision
+    return _only_follow(decision) if evidence.follows_only else decision
+
+
+def _only_follow(decision: Decision) -> Decision:
+    """What is left of it for a client that may not change anything."""
+    if isinstance(decision, Follow):
+        return Follow(decision.master, (), decision.strangers)
+    if isinstance(decision, Elect) or (isinstance(decision, Refuse) and decision.why == "data"):
+        reason = f"only clients with the right to elect may act: {decision.reason}"
+        return Wait(reason, newer=True)
+    return decision
+
+
+def _decide_by_roles(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
+    """Whom to follow when the group's own keys cannot be seen: the only one that says master."""
+    before = _before_all(views, evidence)
+    if before is not None:
+        return before
+    answered = [views[address] for address in evidence.nodes if address in views]
+    masters = [view for view in answered if view.is_master and not view.loading]
+    if len(masters) != 1:
+        said = ", ".join(str(view.address) for view in masters) or "none"
+        return Elect((), f"{len(masters)} nodes say that they are master ({said})")
+    [master] = masters
+    for view in answered:
+        if view.link_up and view.follows not in (None, master.address):
+            return Elect((), f"{view.address} follows {view.follows}, not {master.address}")
+    return _unless_denied(Follow(master.address), evidence)
+
+
+def _decide(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
+    before = _before_all(views, evidence)
+    if before is not None:
+        return before
+    nodes = evidence.nodes
+    answered = [views[address] for address in nodes if address in views]
+    quorum = majority(len(nodes))
+    ready = [view for view in answered if not view.loading]
+    loading = [view for view in answered if view.loading]
+    group = _group_of(ready, evidence, quorum)
+    if isinstance(group, Refuse):
+        return group
+    strangers = tuple(view for view in ready if _is_stranger(view, group, ready, evidence.adopt))
+    ours = [view for view in ready if view not in strangers]
+    decision = _Case(ours, loading, strangers, group, evidence, quorum).decide()
+    return _unless_denied(decision, evidence)
+
+
+def _before_all(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision | None:
+    """What there is to say before the nodes can be compared."""
     nodes = evidence.nodes
     answered = [views[address] for address in nodes if address in views]
     if evidence.clusters:
@@ -148,15 +210,7 @@ def decide(views: Mapping[Address, NodeView], evidence: Evidence) -> Decision:
             f"no quorum: {len(answered)} of {len(nodes)} nodes answer, {quorum} needed ({away})",
             SOON if _in_motion(evidence, views) else LATER,
         )
-    ready = [view for view in answered if not view.loading]
-    loading = [view for view in answered if view.loading]
-    group = _group_of(ready, evidence, quorum)
-    if isinstance(group, Refuse):
-        return group
-    strangers = tuple(view for view in ready if _is_stranger(view, group, ready, evidence.adopt))
-    ours = [view for view in ready if view not in strangers]
-    decision = _Case(ours, loading, strangers, group, evidence, quorum).decide()
-    return _unless_denied(decision, evidence)
+    return None
 
 
 def _denied(errors: Mapping[Address, str]) -> Refuse:

@@ -19,6 +19,7 @@ __all__ = [
     "InvalidOption",
     "LinkLost",
     "LockLost",
+    "NotInTransaction",
     "NoMaster",
     "OutcomeUnknown",
     "QueueFull",
@@ -26,6 +27,7 @@ __all__ = [
     "ResponseError",
     "ServiceStopped",
     "StepFailed",
+    "TransactionLost",
     "UnfitNodes",
     "UnsupportedCommand",
     "WouldDiscardData",
@@ -43,15 +45,24 @@ class InvalidOption(HARedisError, ValueError):
 
 
 class UnsupportedCommand(HARedisError):
-    """The command would change or block the link that all commands share; it was not sent."""
+    """The command would change the link that all commands share; it was not sent.
+
+    AUTH, HELLO, CLIENT REPLY, RESET, SYNC and the like have no place in a client whose links come
+    and go. Others have a method of their own, which the text names: multi(), watch(), monitor(),
+    subscribe(), select(). Transactions and pipelines fail with it for what they do not have.
+    """
 
 
 class NoMaster(HARedisError, TxConnectionError):
-    """No master took the command within `command_timeout` seconds; it was not sent."""
+    """No master took the command, or transaction, within `command_timeout` seconds; not sent."""
 
 
 class QueueFull(HARedisError):
-    """`max_pending` commands or `max_pending_bytes` bytes already wait; this one was not taken."""
+    """A bound is reached, and this command was not taken; the text names it.
+
+    `max_pending` commands or `max_pending_bytes` bytes already wait, or `max_dedicated` blocking
+    commands and transactions have a link of their own or wait for one.
+    """
 
 
 class ServiceStopped(HARedisError, TxConnectionError):
@@ -77,6 +88,26 @@ class OutcomeUnknown(HARedisError, TxConnectionError):
     def __init__(self, message: str, command: Sequence[object]) -> None:
         super().__init__(message)
         self.command = tuple(command)
+
+
+class TransactionLost(HARedisError):
+    """A failover, or the loss of its link, ended a transaction before it was answered.
+
+    `exec_sent` tells whether EXEC had been sent. `executed` is False when the server did not
+    execute what stood between MULTI and EXEC, None when nobody knows: EXEC was sent and the reply
+    was lost. Writes between WATCH and MULTI are executed at once, so it says nothing of them.
+    """
+
+    def __init__(
+        self, message: str, exec_sent: bool = False, executed: bool | None = False
+    ) -> None:
+        super().__init__(message)
+        self.exec_sent = exec_sent
+        self.executed = executed
+
+
+class NotInTransaction(HARedisError):
+    """The transaction is over, or multi() was not called before; nothing was sent."""
 
 
 class WouldDiscardData(HARedisError):

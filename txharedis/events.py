@@ -18,6 +18,7 @@ __all__ = [
     "MasterChanged",
     "NodeChanged",
     "Refused",
+    "SubscriptionGap",
     "Waiting",
 ]
 
@@ -60,6 +61,18 @@ class Refused(Event):
 
     reason: str
     nodes: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionGap(Event):
+    """Messages of the subscribed channels may have been missed.
+
+    Whatever a master acknowledged to its publisher before `since`, and whatever was published
+    after `until`, is not concerned; both are on the client's clock, as `at` is.
+    """
+
+    since: float
+    until: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

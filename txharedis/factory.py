@@ -1,4 +1,4 @@
-"""NodeFactory: keeps one link to one node, redialling for as long as it is wanted."""
+"""Factories: NodeFactory keeps one link to a node, redialling it; OneLink dials once."""
 
 from __future__ import annotations
 
@@ -7,20 +7,36 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.protocol import ReconnectingClientFactory
+from twisted.internet.protocol import ClientFactory, ReconnectingClientFactory
 from twisted.python.failure import Failure
 
 from txharedis.interfaces import DialledLink, Reactor
+from txharedis.options import Options
 from txharedis.topology import Address
 
-__all__ = ["NodeFactory"]
+__all__ = ["NodeFactory", "OneLink", "dial"]
+
+
+def dial(reactor: Reactor, address: Address, factory: Any, options: Options, timeout: float) -> Any:
+    """Dial a node as the options say: TCP, TLS over it, or a unix socket; returns the connector.
+
+    The factory hears of everything as if it were plain TCP. Not through an endpoint: behind one
+    a factory never hears that its connection failed or was lost.
+    """
+    if address.path:
+        unix_reactor: Any = reactor
+        return unix_reactor.connectUNIX(address.path, factory, timeout=timeout)
+    context: Any = options.tls_context(address.host)
+    if context is not None:
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        clock: Any = reactor
+        factory = TLSMemoryBIOFactory(context, True, factory, clock=clock)
+    return reactor.connectTCP(address.host, address.port, factory, timeout=timeout)
 
 
 class NodeFactory(ReconnectingClientFactory):
     """Dials `address`, and again after each failure, in doubling, jittered steps.
-
-    It is dialled with `reactor.connectTCP` and not through an endpoint, because behind an endpoint
-    a factory never hears that its connection failed or was lost.
 
     `build` makes the protocol of a new connection. `gone(reason, was_ready)` is called for each
     attempt that failed and each link that was lost. `first_delay` and `max_delay` are in seconds.
@@ -49,6 +65,7 @@ class NodeFactory(ReconnectingClientFactory):
         address: Address,
         build: Callable[[], DialledLink],
         gone: Callable[[Failure, bool], None],
+        options: Options,
         *,
         first_delay: float,
         max_delay: float,
@@ -60,6 +77,7 @@ class NodeFactory(ReconnectingClientFactory):
         self._address = address
         self._build = build
         self._gone = gone
+        self._options = options
         self.initialDelay = self.delay = first_delay
         self.maxDelay = max_delay
         self._timeout = timeout
@@ -72,9 +90,7 @@ class NodeFactory(ReconnectingClientFactory):
 
     def dial(self) -> None:
         """Begin; called once."""
-        self.connector = self._reactor.connectTCP(
-            self._address.host, self._address.port, self, timeout=self._timeout
-        )
+        self.connector = dial(self._reactor, self._address, self, self._options, self._timeout)
 
     def redial_now(self) -> None:
         """Cut the waiting short: there is news that the node may be back."""
@@ -149,3 +165,41 @@ class NodeFactory(ReconnectingClientFactory):
             connector.connect()
         else:
             super().clientConnectionLost(connector, unused_reason)
+
+
+class OneLink(ClientFactory):
+    """Dials once. `build` makes the protocol.
+
+    `gone(reason)` is called once: when the attempt failed, or when the connection that came of it
+    has ended.
+    """
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], DialledLink], gone: Callable[[Failure], None]) -> None:
+        self._build = build
+        self._gone = gone
+        self._link: DialledLink | None = None
+        self._connector: Any = None
+
+    def dial(self, reactor: Reactor, address: Address, options: Options) -> None:
+        """Begin; called once."""
+        self._connector = dial(reactor, address, self, options, options.connect_timeout)
+
+    def abort(self) -> None:
+        """Give up the attempt, or drop the link at once; `gone` tells when that is done."""
+        if self._link is not None:
+            self._link.abort()
+        elif self._connector is not None:
+            self._connector.disconnect()
+
+    def buildProtocol(self, addr: object) -> Any:
+        self._link = protocol = self._build()
+        protocol.factory = self
+        return protocol
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self._gone(reason)
+
+    def clientConnectionLost(self, connector: Any, unused_reason: Failure) -> None:
+        self._gone(unused_reason)

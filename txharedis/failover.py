@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import random
 import secrets
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -16,9 +17,11 @@ from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from txharedis.alarm import Alarm
+from txharedis.blocking import Blocking
 from txharedis.campaign import Campaign
 from txharedis.client import HAClient
-from txharedis.commands import CommandInfo, describe
+from txharedis.commands import CommandInfo, describe, refusal
+from txharedis.dedicated import DedicatedTerms
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
@@ -43,11 +46,18 @@ from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
 from txharedis.interfaces import Args, Reactor, pack
 from txharedis.log import ClientLog
+from txharedis.monitoring import Monitoring, Monitors
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.reading import ReplicaReads
+from txharedis.replies import converter
+from txharedis.rights import SUBSCRIBING, denied
 from txharedis.scripts import ScriptCache
+from txharedis.subscriptions import Subscriptions
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
+from txharedis.transaction import Transaction
+from txharedis.transactions import Transactions
 
 __all__ = ["FailoverService", "Phase", "create_client"]
 
@@ -59,9 +69,10 @@ def create_client(
 
     `nodes` is a list of "host:port", "host", ":port", "6380", 6380, ("host", port) or
     "[::1]:6379"; or one of these; or nothing (127.0.0.1:6379); or a URL
-    "redis://user:password@host:port/db?addr=host:port&addr=host:port". One node is single mode:
-    the queue and the redispatch, without an election. `reactor` is the global one when None. The
-    options are those of txharedis.Options.
+    "redis://user:password@host:port/db?addr=host:port&addr=host:port" ("rediss://..." for TLS). One
+    node is single mode: the queue and the redispatch, without an election; it may be a unix socket,
+    "unix:/path/to/socket" or "unix://user:password@/path/to/socket?db=0". `reactor` is the global
+    one when None. The options are those of txharedis.Options.
 
     Commands given before a master is known wait their turn. A bad node, an unknown option or a bad
     value raises InvalidOption, which names it. Close the client with `quit()` or `disconnect()`.
@@ -98,6 +109,7 @@ class FailoverService(Service):
     ) -> None:
         parsed = parse_nodes(nodes)
         self.options = Options.from_mapping({**parsed.options, **options})
+        self.options.check(parsed.addresses)
         self._reactor = reactor = _global_reactor() if reactor is None else reactor
         self._log = ClientLog(debug_mode=self.options.debug_mode)
         self._group = NodeGroup(reactor, parsed.addresses, self.options, self, self._log)
@@ -105,11 +117,39 @@ class FailoverService(Service):
         self._alarm = Alarm(reactor)
         self._scripts = ScriptCache()
         self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
+        terms = DedicatedTerms(
+            counter=self._traffic.counter,
+            convert=converter(self.options.charset, self.options.convert_numbers),
+            may_retry=self._traffic.may_retry,
+            turned_away=self._traffic.turned_away,
+        )
+        links = self._traffic.links
+        self._blocking = Blocking(reactor, links, self._traffic.pending, self._log, terms)
+        self._transactions = Transactions(reactor, links, self.options, terms)
+        self._monitors = Monitors(reactor, links, self._log)
+        self._reads = ReplicaReads(
+            reactor,
+            self._group,
+            self.options,
+            self._traffic.pending,
+            self._log,
+            lambda: self._traffic.master if self._traffic.address is not None else None,
+        )
         self._gossip = Gossip(
             reactor,
             () if self._single else parsed.addresses,
             self.options,
             heard=self._gossip_heard,
+            is_up=lambda node: self._group[node].status is Status.UP,
+            may_listen=lambda node, may: self._group[node].deny(SUBSCRIBING, not may),
+        )
+        self.subscriptions = Subscriptions(
+            reactor,
+            self.options,
+            self._log,
+            self._emit,
+            in_use=lambda: self._traffic.master is not None,
+            link_of=lambda node: self._group[node].control,
             is_up=lambda node: self._group[node].status is Status.UP,
         )
         self._campaign = Campaign(
@@ -148,26 +188,43 @@ class FailoverService(Service):
           ResponseError      the server refused it (it was not executed, or says otherwise itself);
           OutcomeUnknown     it was sent, the reply was lost, and it must not be sent again;
           NoMaster           no master within `command_timeout` seconds;
-          QueueFull          `max_pending` commands or `max_pending_bytes` bytes already wait;
+          QueueFull          `max_pending` commands or `max_pending_bytes` bytes already wait, or
+                             `max_dedicated` links of single callers are in use or waited for;
           WouldDiscardData   the nodes cannot be made one group without losing data;
           AccessDenied       the servers lack, or refuse us, what we need;
           UnfitNodes         the nodes cannot be one group;
-          UnsupportedCommand it would change or block the link that all commands share;
+          UnsupportedCommand it would change the link that all commands share; the text names the
+                             method to use instead, where there is one;
           ServiceStopped     the service was stopped first.
-        Cancelling it drops an unsent command and stops waiting for a sent one.
+        Cancelling it drops an unsent command and stops waiting for a sent one. A blocking command
+        goes over a link of its own, is issued again on the next master, and takes nothing away when
+        it is cancelled; see docs/guarantees.md.
         """
         info = describe(args)
         if info.name == "SELECT":
             return self._select(args, packed)
-        if info.stateful or info.blocking:
-            what = "blocks" if info.blocking else "changes the state of"
-            return fail(UnsupportedCommand(f"{info.name} {what} the link that all commands share"))
+        if info.stateful:
+            return fail(UnsupportedCommand(refusal(info.name)))
+        if info.replica and terms.read_from != "master":
+            return self._with_scripts(self._reads.add(args, packed, info, terms), info, packed)
         if self.options.command_logging:
             place = self.master or "nobody yet"
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
-        reply = self._traffic.pending.add(args, packed, info.read)
+        if info.blocking:
+            reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
+        else:
+            reply = self._traffic.pending.add(args, packed, info.read)
+        reply = self._with_scripts(reply, info, packed)
+        if terms.own_writes is not None and not info.read:
+            terms.own_writes.begin()
+            reply.addBoth(terms.own_writes.end)
+        return reply
+
+    def _with_scripts(
+        self, reply: Deferred[object], info: CommandInfo, packed: bytes
+    ) -> Deferred[object]:
         if info.noscript:
             self._scripts.note(info.name, packed)
             reply.addErrback(self._script_again, info, packed)
@@ -182,6 +239,11 @@ class FailoverService(Service):
             return failure
         return self._traffic.pending.add(words, pack(tuple(words)), info.read)
 
+    @property
+    def _db(self) -> int:
+        """The database that is selected."""
+        return self._traffic.pending.db
+
     def _select(self, args: Args, packed: bytes) -> Deferred[object]:
         try:
             db = int(args[1])
@@ -192,6 +254,20 @@ class FailoverService(Service):
                 InvalidOption(f"{db} is the database of our own keys (haredis_db_num); use another")
             )
         return self._traffic.select(db, args, packed)
+
+    def begin(self, keys: Any, *, multi: bool) -> Deferred[Transaction]:
+        """A transaction that watches `keys` (None for nothing); see HAClient.multi."""
+        return Deferred.fromCoroutine(self._transactions.begin(keys, self._db, multi=multi))
+
+    def transact(
+        self, function: Callable[[Transaction], Any], keys: tuple[Any, ...], attempts: int
+    ) -> Deferred[list[Any]]:
+        """See HAClient.transaction."""
+        return Deferred.fromCoroutine(self._transactions.run(function, keys, self._db, attempts))
+
+    def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:
+        """See HAClient.monitor."""
+        return self._monitors.start(on_line, self._db)
 
     @property
     def master(self) -> str | None:
@@ -210,6 +286,12 @@ class FailoverService(Service):
             nodes=self._group.pictures(self._traffic.address),
         )
 
+    @property
+    def incarnation(self) -> str:
+        """The run_id of the server that answers commands now, "" while there is none."""
+        master = self._traffic.master
+        return "" if master is None else self._group[master.address].serving
+
     def when_ready(self) -> Deferred[None]:
         """Fires when commands flow to a master.
 
@@ -219,9 +301,13 @@ class FailoverService(Service):
         return self._traffic.when_ready()
 
     async def drain(self) -> None:
-        """Wait until no command is pending; what waits for a start is not waited for."""
-        if self.phase is not Phase.IDLE:
-            await self._traffic.pending.when_idle()
+        """Wait until no command is pending, blocking ones and those in transactions among them.
+
+        What waits for a start is not waited for.
+        """
+        busy = (self._traffic.pending, self._blocking, self._transactions)
+        while self.phase not in (Phase.IDLE, Phase.STOPPED) and any(busy):
+            await gatherResults([part.when_idle() for part in busy])
 
     # The Service.
 
@@ -237,12 +323,16 @@ class FailoverService(Service):
                 "replica-priority 0"
             )
         self._group.start()
+        self._reads.start()
         self._gossip.start()
         self._conductor = Deferred.fromCoroutine(self._conduct())
         self._conductor.addErrback(self._conductor_failed)
 
     def stopService(self) -> Deferred[Any]:
         """Fail what is pending with ServiceStopped and drop all links.
+
+        Blocking commands are taken back first, for half a second at most: nothing is popped for
+        nobody.
 
         The Deferred fires when the last link is gone.
         """
@@ -251,9 +341,23 @@ class FailoverService(Service):
             return succeed(None)
         self._become(Phase.STOPPED)
         self._traffic.stop()
+        self._reads.stop()
+        unsubscribed = self.subscriptions.close()
         if self._conductor is not None:
             self._conductor.cancel()
-        return gatherResults([self._group.close(), self._gossip.close()])
+        self._transactions.stop()
+        self._monitors.stop()
+        unblocked = self._blocking.stop()
+        return gatherResults(
+            [
+                self._gossip.close(),
+                unsubscribed,
+                unblocked.addCallback(lambda _: self._close_links()),
+            ]
+        )
+
+    def _close_links(self) -> Deferred[Any]:
+        return gatherResults([self._traffic.links.close(), self._group.close()])
 
     # The circle: survey, decide, act.
 
@@ -297,6 +401,7 @@ class FailoverService(Service):
             return left
         if self.phase is Phase.REFUSING and not isinstance(decision, Refuse):
             self._traffic.refuse(None)
+            self.subscriptions.refuse(None)
             self._become(Phase.ORIENTATING)
         self._tell_what_is_lost(survey)
         match decision:
@@ -325,7 +430,8 @@ class FailoverService(Service):
     def _tell_what_is_lost(self, survey: Survey) -> None:
         remembered = self._traffic.memory.epoch
         newest = max((view.epoch for view in survey.views.values()), default=0)
-        if newest < remembered and isinstance(survey.decision, (Follow, Elect)):
+        blind = any(view.blind for view in survey.views.values())
+        if newest < remembered and not blind and isinstance(survey.decision, (Follow, Elect)):
             self._log.once(
                 f"no node has the data of epoch {remembered} any more: "
                 f"going on with what they hold (epoch {newest})",
@@ -350,6 +456,8 @@ class FailoverService(Service):
         self._traffic.lose()
         self._become(Phase.REFUSING)
         self._traffic.refuse(_ERRORS[decision.why](decision.reason))
+        self._reads.news()
+        self.subscriptions.refuse(_ERRORS[decision.why](decision.reason))
         return min(1.0, self.options.survey_interval)
 
     # Following.
@@ -364,6 +472,13 @@ class FailoverService(Service):
             )
             if self._log.once(text, loud=True):
                 self._emit(Refused(at=self._now, reason=text, nodes=(stranger.address,)))
+        self.subscriptions.place(
+            view.address
+            for view in survey.views.values()
+            if view.follows == master.address
+            and view.link_up
+            and not (view.is_master or view.syncing or view.loading)
+        )
         self._use(master)
         if not decision.repairs:
             self._repair_due = None
@@ -397,11 +512,13 @@ class FailoverService(Service):
         changed = self._traffic.use(master)
         if not changed and self.phase is Phase.FOLLOWING:
             return
+        self._reads.master_changed()
         self._last_master = master
         self._outage = self._now - lost_at if lost_at is not None else 0.0
         self._log.forget()
         self._become(Phase.FOLLOWING)
         self._log.info("ready, using {node} as master", node=master.address)
+        self.subscriptions.follow(master.address, master.run_id)
         if old is None or old.run_id != master.run_id:
             self._emit(
                 MasterChanged(
@@ -430,6 +547,8 @@ class FailoverService(Service):
             master = await self._campaign.fail_over(survey)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("failover {id} failed: {error}", id=failover_id, error=str(error))
+            if denied(error):
+                self._group.recheck_rights()
             master = None
         self._emit(
             FailoverEnded(
@@ -452,6 +571,8 @@ class FailoverService(Service):
             return await self._campaign.repair(survey)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("a repair failed, will be tried again: {error}", error=str(error))
+            if denied(error):
+                self._group.recheck_rights()
             return False
 
     # What the nodes, the queue and the gossip tell.
@@ -469,6 +590,7 @@ class FailoverService(Service):
                 self._log.step("{node} is up ({state})", node=node.address, state=state)
                 self._group.redial_now()
                 self._gossip.redial_now(node.address)
+                self.subscriptions.redial_now(node.address)
             case Status.DENIED:
                 self._log.error("{node} denies us: {why}", node=node.address, why=node.reason)
             case Status.SILENT | Status.REFUSED:
@@ -477,19 +599,25 @@ class FailoverService(Service):
                     # The more clients notice it, the more the first of them gains when the others
                     # hold back; they hear its gossip meanwhile.
                     self._stagger = random.uniform(0.0, min(0.06, 0.001 * (self._fellows - 1)))
+                if "TLS" in node.reason:
+                    self._log.once(f"{node.address}: {node.reason}", loud=True)
                 self._log.step("orientating (node down, {state})", state=state)
                 self._gossip.renew(node.address)
+                self.subscriptions.forsake(node.address)
         if is_master and node.status is not Status.UP:
             self._traffic.note_loss()
+        self._reads.news()
         if node.status is not Status.DROPPED:  # the redial tells more in a moment
             self._alarm.wake()
 
     def node_heard(self, node: Node) -> None:
         if self._traffic.pending.held:
             self._traffic.open()
+        self._reads.heard(node)
 
     def commands_ready(self, node: Node) -> None:
         self._traffic.open()
+        self._reads.ready(node)
 
     def commands_lost(self, node: Node) -> None:
         if self._traffic.master is not None and self._traffic.master.address == node.address:
@@ -497,6 +625,22 @@ class FailoverService(Service):
 
     def commands_denied(self, node: Node, error: Exception) -> None:
         self._log.once(f"{node.address} denies us: {error}", loud=True)
+
+    def rights_changed(self, node: Node) -> None:
+        """Name what is missing, and what comes of it."""
+        user = self.options.username or "default"
+        missing = ", ".join(node.missing_rights)
+        if not missing:
+            self._log.info("{node}: user {user!r} has all rights", node=node.address, user=user)
+            return
+        what = "it hears of failovers later" if node.may_elect else "it follows only"
+        self._log.warn(
+            "{node}: user {user!r} may not {missing}: {what}",
+            node=node.address,
+            user=user,
+            missing=missing,
+            what=what,
+        )
 
     def _gossip_heard(self, node: Address, text: str) -> None:
         """A hint: look, but not more often than every 50 ms for the same name."""

@@ -16,6 +16,7 @@ from txharedis.factory import NodeFactory
 from txharedis.interfaces import Args, Clock, Reactor
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
+from txharedis.rights import denied
 from txharedis.topology import GOSSIP_CHANNEL, Address
 
 __all__ = ["Gossip", "GossipProtocol", "announcement"]
@@ -30,22 +31,28 @@ def announcement(master: Address) -> Args:
 
 
 class GossipProtocol(NodeProtocol):
-    """A subscriber link: calls `heard(text)` for each message on the gossip channel."""
+    """A subscriber link: calls `heard(text)` for each message on the gossip channel.
+
+    `ready(allowed)` is called when it is up. Without the right to listen it stays, and is silent:
+    to close it would only mean to dial again.
+    """
 
     def __init__(
         self,
         clock: Clock,
+        node: Address,
         options: Options,
         heard: Callable[[str], None],
-        ready: Callable[[], None],
+        ready: Callable[[bool], None],
     ) -> None:
         self._heard = heard
         super().__init__(
             clock,
-            [*greeting(options, options.haredis_db_num), ["SUBSCRIBE", GOSSIP_CHANNEL]],
+            [*greeting(options, options.haredis_db_num, node), ["SUBSCRIBE", GOSSIP_CHANNEL]],
             options.connect_timeout,
-            lambda _link, _replies: ready(),
+            lambda _link, replies: ready(not denied(replies[-1])),
             lambda _error, _replies: None,
+            last_may_be_denied=True,
         )
 
     def unasked(self, reply: object) -> None:
@@ -59,6 +66,7 @@ class Gossip:
     """One subscriber link to each node; `heard(node, text)` is called for each message.
 
     A link that was lost is redialled while `is_up(node)` says that the node is there.
+    `may_listen(node, allowed)` is called for each new link.
     """
 
     def __init__(
@@ -68,8 +76,10 @@ class Gossip:
         options: Options,
         heard: Callable[[Address, str], None],
         is_up: Callable[[Address], bool],
+        may_listen: Callable[[Address, bool], None],
     ) -> None:
         self._is_up = is_up
+        self._may_listen = may_listen
         self._reactor = reactor
         self._options = options
         self._heard = heard
@@ -99,7 +109,11 @@ class Gossip:
             self._heard(node, text)
 
         def build() -> GossipProtocol:
-            return GossipProtocol(self._reactor, self._options, heard, factory.link_ready)
+            return GossipProtocol(self._reactor, node, self._options, heard, ready)
+
+        def ready(allowed: bool) -> None:
+            factory.link_ready()
+            self._may_listen(node, allowed)
 
         def gone(reason: Failure, was_ready: bool) -> None:
             pass
@@ -109,6 +123,7 @@ class Gossip:
             node,
             build,
             gone,
+            self._options,
             first_delay=self._options.reconnect_delay,
             max_delay=self._options.reconnect_max,
             timeout=self._options.connect_timeout,

@@ -33,6 +33,7 @@ class Memory:
 class Survey:
     """The views of one moment, what follows from them, and the links to those who gave them.
 
+    There are links only to nodes on which we have the rights to elect.
     `nodes` is the number of configured servers, `memory` what this client knew before.
     """
 
@@ -59,6 +60,8 @@ class NodeGroup:
         self._log = log
         self._doubt_since: float | None = None
         self._nodes = {address: Node(reactor, address, options, observer) for address in addresses}
+        for node in self:
+            node.checks_rights = options.elect and len(addresses) > 1
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -94,7 +97,7 @@ class NodeGroup:
         resolve = self._resolve()
         asked = [node for node in self._distinct() if node.status is Status.UP]
         # The very links that are asked: one that dies meanwhile gives LinkLost to who uses it.
-        controls = {node.address: node.control for node in asked if node.control is not None}
+        links = {node: node.control for node in asked if node.control is not None}
         answers = await gatherResults(
             [Deferred.fromCoroutine(node.survey(resolve)) for node in asked], consumeErrors=True
         )
@@ -115,14 +118,29 @@ class NodeGroup:
                 node.address: node.commands_denied for node in nodes if node.commands_denied
             },
             clusters=frozenset(node.address for node in nodes if node.cluster),
+            follows_only=self._follows_only(nodes),
         )
         return Survey(
             views=views,
             decision=decide(views, evidence),
-            controls=controls,
+            controls={node.address: link for node, link in links.items() if node.may_elect},
             nodes=len(nodes),
             memory=memory,
         )
+
+    def _follows_only(self, nodes: Sequence[Node]) -> str:
+        """Why this client takes no part in failovers, "" when it does."""
+        if not self._options.elect:
+            return "elect=False"
+        able = sum(node.may_elect for node in nodes)
+        if len(nodes) > 1 and able < majority(len(nodes)):
+            return f"it has the rights to on {able} of {len(nodes)} nodes"
+        return ""
+
+    def recheck_rights(self) -> None:
+        """Something was denied: look with the next survey what it was."""
+        for node in self:
+            node.recheck_rights()
 
     def _doubt(self, views: Iterable[NodeView], following: bool) -> str:
         """The doubt of the master that shows, for as long as a failover may take to be seen."""

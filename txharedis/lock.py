@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from txharedis.errors import LinkLost, LockLost, StepFailed
 from txharedis.interfaces import Args, Clock
 from txharedis.protocol import NodeProtocol
+from txharedis.replies import redacted
 from txharedis.topology import META_KEY, Address, NodeView, failover_key, vote_key
 
 __all__ = ["NodeLock", "QuorumLock"]
@@ -81,7 +82,7 @@ class NodeLock:
                     self.highest = max(vote, seen)
                     self.refusal = f"it has granted epoch {self.highest}"
             case _:
-                self.refusal = str(reply)
+                self.refusal = str(redacted(reply) if isinstance(reply, Exception) else reply)
 
     async def _try_to_acquire(self, epoch: int) -> object:
         keys: list[str | int] = [self._key, vote_key(self.view.run_id), META_KEY]
@@ -112,6 +113,14 @@ class NodeLock:
         end = len(replies) - len(after)
         return (errors[0] if errors else None), replies[len(before) : end]
 
+    async def setting(self, name: str) -> str | None:
+        """A setting of the server, None when it tells none. Raises LinkLost."""
+        [reply] = await self._control.exchange(["CONFIG", "GET", name], timeout=self._patience)
+        match reply:
+            case [_, bytes(value)]:
+                return value.decode("utf-8", "surrogateescape")
+        return None
+
     async def fenced(self, *commands: Args) -> None:
         """Run commands on this node in one transaction, if the lock is still ours.
 
@@ -130,10 +139,10 @@ class NodeLock:
             raise LockLost(f"the lock on {self.view.address} was lost during the transaction")
         if isinstance(outcome, Exception):
             errors = [reply for reply in (refused, *queued) if isinstance(reply, Exception)]
-            raise errors[0] if errors else outcome
+            raise redacted(errors[0] if errors else outcome)
         for reply in outcome if isinstance(outcome, list) else ():
             if isinstance(reply, Exception):
-                raise StepFailed(str(reply)) from reply
+                raise StepFailed(str(redacted(reply))) from None
 
     async def finish(self, *commands: Args) -> None:
         """As `fenced`, and the lock is given back in the same transaction."""

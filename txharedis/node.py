@@ -18,11 +18,21 @@ from twisted.internet.error import (
 from twisted.python.failure import Failure
 
 from txharedis.errors import LinkLost
-from txharedis.factory import NodeFactory
+from txharedis.factory import NodeFactory, OneLink
 from txharedis.interfaces import Reactor, Timer, Waiter
+from txharedis.lag import Replication
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
 from txharedis.replies import missing_right
+from txharedis.rights import (
+    HEARING,
+    PROBES,
+    PUBLISHING,
+    SUBSCRIBING,
+    TRANSACTION,
+    denied,
+    lacking,
+)
 from txharedis.topology import (
     GOSSIP_CHANNEL,
     META_KEY,
@@ -35,6 +45,7 @@ from txharedis.topology import (
     Status,
     SurveyReplies,
     failover_key,
+    parse_hello,
     parse_view,
     vote_key,
 )
@@ -96,6 +107,13 @@ class NodeObserver(Protocol):
     def commands_denied(self, node: Node, error: Exception) -> None:
         """It will not have our command link."""
 
+    def rights_changed(self, node: Node) -> None:
+        """Other rights are missing there than before."""
+
+
+#: Seconds after which the rights are looked at again.
+_RIGHTS_AGE = 60.0
+
 
 class Node:
     """One server.
@@ -116,11 +134,17 @@ class Node:
         self._reactor = reactor
         self._options = options
         self._db = options.db
+        self._encrypted = options.tls_context(address.host) is not None
         self._observer = observer
         self._ready_at = 0.0
         self._heard = -math.inf
         self._silent_since = reactor.seconds()  # at the latest: we began to listen, or slept
         self._ping_out = False
+        self._pinged_at = 0.0
+        self._beat_every = options.heartbeat
+        self._ask_replication = False
+        self.replication: Replication | None = None
+        self._round_trip: float | None = None
         self._watch: Timer | None = None
         self._control_factory = self._factory(self._build_control, self._control_gone)
         self._command_factory = self._factory(
@@ -130,9 +154,16 @@ class Node:
         self._command: NodeProtocol | None = None
         self._command_run_id = ""
         self.commands_denied = ""  # what it said when it last denied the command link
+        self.checks_rights = False  # those that it takes to elect
+        self.missing_rights: tuple[str, ...] = ()
+        self._rights_due = 0.0
+        self._rights_of: NodeProtocol | None = None  # the link on which they were looked at
+        self._no_transactions = ""  # a right for want of which one was begun and could not be ended
+        self._no_info_until = -math.inf
         self._peer_host = address.host
         self._in_cluster = False
         self._was_denied = False  # by the control link that is there now
+        self._one_links: set[OneLink] = set()
 
     def __repr__(self) -> str:
         role = self.view.role.value if self.view is not None else "unknown"
@@ -182,6 +213,11 @@ class Node:
         """Whether it denies us for want of credentials, a right or a database."""
         return self.status is Status.DENIED and missing_right(self.reason)
 
+    @property
+    def may_elect(self) -> bool:
+        """Whether we have, as far as is known, all the rights that a failover takes here."""
+        return set(self.missing_rights) <= HEARING
+
     def redial_now(self) -> None:
         """Do not wait out the delays: there is news that the node may be back."""
         self._control_factory.redial_now()
@@ -205,6 +241,11 @@ class Node:
         if now and self._command is not None and self._command.db != db:
             self._command.abort()
 
+    @property
+    def serving(self) -> str:
+        """The run_id of the server that the command link leads to, "" while there is none."""
+        return self._command_run_id if self._command is not None else ""
+
     def serves(self, run_id: str) -> bool:
         """Whether the command link works and leads to this incarnation ("" for any)."""
         return self._command is not None and run_id in ("", self._command_run_id)
@@ -225,6 +266,9 @@ class Node:
 
     def _command_ready(self, link: NodeProtocol, replies: list[object]) -> None:
         self._command_factory.link_ready()
+        if link.db != self._db:
+            link.abort()  # another was selected while they shook hands
+            return
         self._command = link
         self.commands_denied = ""
         self._command_run_id = _identity(replies).run_id
@@ -246,6 +290,40 @@ class Node:
         self.commands_denied = str(error) if missing_right(str(error)) else ""
         self._observer.commands_denied(self, error)
 
+    # Links for one caller each.
+
+    def dial(self, db: int, run_id: str, gone: Callable[[], None]) -> Deferred[NodeProtocol]:
+        """Dial a link of one's own, in this database; it is not redialled.
+
+        The Deferred fires with it after its handshake, or fails with LinkLost (also when it leads
+        to another incarnation than `run_id`; "" is any) or with the server's refusal, a
+        ResponseError. `gone()` is called once in any case: when nothing of it is left. Cancelling
+        gives the attempt up. When the node falls silent the link is dropped.
+        """
+
+        def ready(link: NodeProtocol, replies: list[object]) -> None:
+            if run_id not in ("", _identity(replies).run_id):
+                dialled.errback(LinkLost(f"{self.address} has restarted"))
+                link.abort()
+            elif not dialled.called:
+                dialled.callback(link)
+
+        def refused(error: Exception, replies: list[object]) -> None:
+            if not dialled.called:
+                dialled.errback(error)
+
+        def ended(reason: Failure) -> None:
+            self._one_links.discard(one)
+            if not dialled.called:
+                dialled.errback(LinkLost(reason.getErrorMessage()))
+            gone()
+
+        dialled: Deferred[NodeProtocol] = Deferred(lambda _: one.abort())
+        one = OneLink(lambda: self._protocol(db, ready, refused), ended)
+        self._one_links.add(one)
+        one.dial(self._reactor, self.address, self._options)
+        return dialled
+
     # The control link and the status.
 
     def _build_control(self) -> NodeProtocol:
@@ -257,9 +335,11 @@ class Node:
         ready: Callable[[NodeProtocol, list[object]], None],
         denied: Callable[[Exception, list[object]], None],
     ) -> NodeProtocol:
-        handshake = [*greeting(self._options, db), ["INFO", "server"]]
+        handshake = [*greeting(self._options, db, self.address), ["INFO", "server"]]
         timeout = self._options.connect_timeout
-        link = NodeProtocol(self._reactor, handshake, timeout, ready, denied)
+        link = NodeProtocol(
+            self._reactor, handshake, timeout, ready, denied, last_may_be_denied=True
+        )
         link.db = db
         return link
 
@@ -275,6 +355,7 @@ class Node:
             self.address,
             build,
             gone,
+            self._options,
             first_delay=self._options.reconnect_delay,
             max_delay=self._options.reconnect_max,
             timeout=self._options.connect_timeout,
@@ -290,6 +371,7 @@ class Node:
         self._ping_out = False
         self._command_factory.redial_now()
         self._sign(_Sign.READY, "")
+        self.ask_replication()
 
     def _control_gone(self, reason: Failure, was_ready: bool) -> None:
         denied, self._was_denied = self._was_denied, False
@@ -304,7 +386,10 @@ class Node:
             and not denied
         ):
             how = "refused" if reason.check(ConnectionRefusedError) else "reset"
-            self._sign(_Sign.REFUSED, f"connection {how}")
+            hint = ""
+            if how == "reset" and self.identity is None and not self._encrypted:
+                hint = ", as by a port that expects TLS (tls=True)"
+            self._sign(_Sign.REFUSED, f"connection {how}{hint}")
         elif self.status is Status.DENIED and self._silence() >= self._options.down_after:
             self._sign(_Sign.SILENT, reason.getErrorMessage())
 
@@ -324,6 +409,7 @@ class Node:
         self.reason = reason
         if status is not Status.UP:
             self.view = None
+            self.replication = None
         if status is not Status.CLOSED:
             self._observer.node_changed(self)
 
@@ -343,12 +429,14 @@ class Node:
         silent = self._silence()
         if silent >= options.down_after:
             if self.status in (Status.UP, Status.DROPPED, Status.DIALLING):
-                self._sign(_Sign.SILENT, f"nothing heard for {silent:.1f} s")
+                hint = ""
+                if self.identity is None and self._encrypted:
+                    hint = ", as from a port without TLS"
+                self._sign(_Sign.SILENT, f"nothing heard for {silent:.1f} s{hint}")
                 self._drop_links()
-        elif self.status is Status.UP and not self._ping_out and self.control is not None:
-            self._ping_out = True
-            self.control.exchange(["PING"]).addCallbacks(self._pong, lambda _: None)
-        beat = options.heartbeat * random.uniform(0.9, 1.1)
+        elif not self._ping_out:
+            self._ping()
+        beat = self._beat_every * random.uniform(0.9, 1.1)
         left = options.down_after - silent
         # Not sooner than in 1 ms: what is left may be too little to move the clock.
         self._schedule_watch(min(beat, max(left, 0.001)) if left > 0 else beat)
@@ -360,11 +448,52 @@ class Node:
         for factory in (self._control_factory, self._command_factory):
             if factory.link is not None:
                 factory.link.abort()
+        for one in tuple(self._one_links):
+            one.abort()
 
-    def _pong(self, replies: list[object]) -> None:
+    def _ping(self) -> None:
+        if self.status is Status.UP and self.control is not None:
+            self._ping_out = True
+            self._pinged_at = now = self._reactor.seconds()
+            question = ["INFO", "replication"] if self._ask_replication else ["PING"]
+            args = (now, self._ask_replication)
+            self.control.exchange(question).addCallbacks(
+                self._pong, lambda _: None, callbackArgs=args
+            )
+
+    def _pong(self, replies: list[object], asked_at: float, replication: bool) -> None:
         # Any answer will do: MISCONF and BUSY come from the living.
         self._ping_out = False
+        took = self._reactor.seconds() - asked_at
+        known = self._round_trip
+        self._round_trip = took if known is None else known + 0.2 * (took - known)
+        if replication:
+            self.replication = Replication.parse(replies[0], asked_at)
         self._observer.node_heard(self)
+
+    def watch_replication(self, every: float) -> None:
+        """From now on the heartbeat asks for `replication`, at least every so many seconds."""
+        self._ask_replication = True
+        self._beat_every = min(every, self._options.heartbeat)
+        if self._watch is not None and self._watch.active():
+            self._watch.cancel()
+            self._schedule_watch(self._beat_every)
+            self._ping()
+
+    def ask_replication(self) -> None:
+        """Ask for `replication` now, if it is watched at all."""
+        if self._ask_replication:
+            self._ping()
+
+    @property
+    def round_trip(self) -> float | None:
+        """The moving average of its PINGs' round trips in seconds; None when unknown.
+
+        One that is still under way counts when it has taken longer already.
+        """
+        if self._round_trip is None or not self._ping_out:
+            return self._round_trip
+        return max(self._round_trip, self._reactor.seconds() - self._pinged_at)
 
     # The survey.
 
@@ -375,6 +504,11 @@ class Node:
             return None
         run_id = identity.run_id
         timeout = self._options.survey_timeout
+        now = self._reactor.seconds()
+        if self.checks_rights and (self._rights_of is not control or now >= self._rights_due):
+            await self._look_at_rights(control)
+        if now < self._no_info_until:
+            return await self._survey_blindly(control)
         meta = ["HGETALL", META_KEY]
         counters = ["MGET", OPCOUNTER_KEY, vote_key(run_id), failover_key(run_id)]
         try:
@@ -398,6 +532,9 @@ class Node:
                 )
         except LinkLost:
             return None
+        if denied(replies[0]):
+            self._no_info_until = now + _RIGHTS_AGE
+            return await self._survey_blindly(control)
         if not isinstance(replies[0], bytes):
             self.reason = str(replies[0])
             return None
@@ -412,11 +549,76 @@ class Node:
         )
         return self.view
 
+    async def _survey_blindly(self, control: NodeProtocol) -> NodeView | None:
+        """As `survey`, by a user without the right to INFO; HELLO tells the role, if nothing else.
+
+        It is asked for what it may not again after a while.
+        """
+        try:
+            [hello] = await control.exchange(["HELLO"], timeout=self._options.survey_timeout)
+        except LinkLost:
+            return None
+        self.view = parse_hello(self.address, hello)
+        self.reason = "" if self.view is not None else f"it tells neither INFO nor HELLO: {hello}"
+        return self.view
+
+    def deny(self, right: str, is_missing: bool) -> None:
+        """Note whether one right is missing, beside those that the survey looks at."""
+        others = tuple(name for name in self.missing_rights if name != right)
+        self._set_missing((*others, right) if is_missing else others, ())
+
+    def recheck_rights(self) -> None:
+        """Look at the rights again with the next survey: something was denied."""
+        self._rights_due = 0.0
+
+    async def _look_at_rights(self, control: NodeProtocol) -> None:
+        """Find which rights are missing, without using any."""
+        if self._no_transactions:
+            return
+        timeout = self._options.survey_timeout
+        try:
+            replies = await control.exchange(*TRANSACTION, timeout=timeout)
+            missing = lacking(TRANSACTION, replies)
+            begun = not isinstance(replies[2], Exception)
+            probes = PROBES
+            if not begun:
+                missing += lacking(PROBES, await control.exchange(*PROBES, timeout=timeout))
+            elif denied(replies[3]):
+                self._no_transactions = "EXEC"
+            else:
+                probes = [*PROBES, PUBLISHING]
+                _, *queued, end = await control.exchange(
+                    ["MULTI"], *probes, ["DISCARD"], timeout=timeout
+                )
+                missing += lacking(probes, queued)
+                if denied(end):
+                    missing += ("DISCARD",)
+                    self._no_transactions = "DISCARD"
+        except LinkLost:
+            return  # the survey meets the same
+        if self._no_transactions:
+            control.abort()  # nothing else can be done on this link
+        self._rights_of = control
+        self._rights_due = self._reactor.seconds() + _RIGHTS_AGE
+        self._set_missing(missing, [name for name in self.missing_rights if name == SUBSCRIBING])
+
+    def _set_missing(self, missing: Sequence[str], also: Sequence[str]) -> None:
+        names = tuple(dict.fromkeys([*missing, *also]))
+        if set(names) != set(self.missing_rights):
+            self.missing_rights = names
+            self._observer.rights_changed(self)
+
     def picture(self, master: NodeView | None) -> NodePicture:
         """This node in the picture of the topology."""
         view = self.view
         if view is None:
-            return NodePicture(self.address, self.status, self.reason, version=self.version)
+            return NodePicture(
+                self.address,
+                self.status,
+                self.reason,
+                version=self.version,
+                missing_rights=self.missing_rights,
+            )
         return NodePicture(
             address=self.address,
             status=self.status,
@@ -428,11 +630,12 @@ class Node:
             link_up=None if view.is_master else view.link_up,
             follows=view.follows_text,
             version=self.version,
+            missing_rights=self.missing_rights,
         )
 
 
 def _identity(handshake_replies: list[object]) -> Identity:
-    info = handshake_replies[-1]
+    info = handshake_replies[-1] if handshake_replies else None
     return Identity.parse(info if isinstance(info, bytes) else b"")
 
 

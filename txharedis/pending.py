@@ -16,7 +16,15 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, QueueFull
 from txharedis.interfaces import Args, Clock, Link, Timer, pack
 
-__all__ = ["COUNT_SCRIPT", "COUNT_SHA1", "Command", "Delivery", "PendingCommands", "PlainDelivery"]
+__all__ = [
+    "COUNT_SCRIPT",
+    "COUNT_SHA1",
+    "Command",
+    "Delivery",
+    "PendingCommands",
+    "PlainDelivery",
+    "count_command",
+]
 
 
 class Command:
@@ -72,6 +80,16 @@ COUNT_SCRIPT = b"redis.call('select', ARGV[1]) return redis.call('incrby', KEYS[
 COUNT_SHA1 = hashlib.sha1(COUNT_SCRIPT).hexdigest()
 
 
+def count_command(counter: tuple[str, int], writes: int) -> Args:
+    """The command that counts `writes` writes; `counter` is the key and its database.
+
+    With its whole text: on a link of one caller there is no room for asking again when a server has
+    lost the script, for that could get between a MULTI and its EXEC.
+    """
+    key, db = counter
+    return ("EVAL", COUNT_SCRIPT, 1, key, db, writes)
+
+
 class PlainDelivery:
     """at-most-once and at-least-once: the commands as they are, and then the count of the writes.
 
@@ -84,6 +102,7 @@ class PlainDelivery:
     def __init__(self, *, writes_again: bool, counter: tuple[str, int] | None) -> None:
         self._writes_again = writes_again
         self._counter = counter
+        self._denied = 0  # batches to pass over: we may not count
 
     def write(self, link: Link, batch: Sequence[Command]) -> bool:
         if not link.send([command.packed for command in batch], batch):
@@ -92,8 +111,17 @@ class PlainDelivery:
             writes = sum(not command.read for command in batch)
             if writes:
                 key, db = self._counter
-                _Count(link, key, db, writes).send("EVALSHA", COUNT_SHA1)
+                self._count(link, key, db, writes)
         return True
+
+    def _count(self, link: Link, key: str, db: int, writes: int) -> None:
+        if self._denied:
+            self._denied -= 1  # it is not asked for every time
+        else:
+            _Count(link, key, db, writes, self._count_denied).send("EVALSHA", COUNT_SHA1)
+
+    def _count_denied(self) -> None:
+        self._denied = 1000
 
     def again(self, command: Command) -> bool:
         return command.read or self._writes_again
@@ -102,13 +130,16 @@ class PlainDelivery:
 class _Count:
     """The count of one batch's writes; a server that has lost the script is given it again."""
 
-    __slots__ = ("_db", "_key", "_link", "_writes")
+    __slots__ = ("_db", "_denied", "_key", "_link", "_writes")
 
-    def __init__(self, link: Link, key: str, db: int, writes: int) -> None:
+    def __init__(
+        self, link: Link, key: str, db: int, writes: int, denied: Callable[[], None]
+    ) -> None:
         self._link = link
         self._key = key
         self._db = db
         self._writes = writes
+        self._denied = denied
 
     def send(self, command: str, script: str | bytes) -> None:
         args = (command, script, 1, self._key, self._db, self._writes)
@@ -117,6 +148,8 @@ class _Count:
     def settle(self, reply: object) -> None:
         if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
             self.send("EVAL", COUNT_SCRIPT)
+        elif isinstance(reply, Exception) and "NOPERM" in str(reply):
+            self._denied()
 
     def lost(self) -> None:
         pass
@@ -218,25 +251,19 @@ class PendingCommands:
         self._several = self._several or db != self._db
         self._db = db
 
-    def add(self, args: Args, packed: bytes, read: bool) -> Deferred[object]:
+    def add(self, args: Args, packed: bytes, read: bool, db: int | None = None) -> Deferred[object]:
         """Take a command; the Deferred fires with its converted reply.
 
-        It fails with QueueFull when a bound is reached, or with what `refuse` was given.
+        `db` is the database that it is meant for, None for the present one. It fails with QueueFull
+        when a bound is reached, or with what `refuse` was given.
         """
-        if self._refusal is not None:
-            return fail(self._refusal())
-        size = len(packed)
-        if self._count >= self._max_pending or self._bytes + size > self._max_bytes:
-            return fail(
-                QueueFull(
-                    f"{self._count} commands ({self._bytes} bytes) already wait, this one has "
-                    f"{size} bytes "
-                    f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
-                )
-            )
+        error = self.reserve(len(packed))
+        if error is not None:
+            return fail(error)
         command = Command(self, args, packed, read)
-        self._count += 1
-        self._bytes += size
+        if db is not None and db != self._db:
+            self._several = True
+            command.db = db
         self._queued.append(command)
         if self._link is not None and self._flush_call is None:
             self._flush_call = self._clock.callLater(0, self._flush_turn)
@@ -244,6 +271,35 @@ class PendingCommands:
             self._set_deadline(command, self._timeout)
         assert command.deferred is not None
         return command.deferred
+
+    def reserve(self, size: int) -> HARedisError | None:
+        """Make room for a command of so many bytes, here or elsewhere, or say why there is none.
+
+        What is elsewhere is pending too, until `release`.
+        """
+        if self._refusal is not None:
+            return self._refusal()
+        if self._count >= self._max_pending or self._bytes + size > self._max_bytes:
+            return QueueFull(
+                f"{self._count} commands ({self._bytes} bytes) already wait, this one has "
+                f"{size} bytes "
+                f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
+            )
+        self._count += 1
+        self._bytes += size
+        return None
+
+    def release(self, size: int) -> None:
+        """A command elsewhere is answered, or has come back."""
+        self._count -= 1
+        self._bytes -= size
+        if not self._count:
+            self._drained()
+
+    @property
+    def refusal(self) -> HARedisError | None:
+        """What `refuse` says, or `stop`; None while commands are taken."""
+        return None if self._refusal is None else self._refusal()
 
     def open(self, link: Link) -> None:
         """Let commands flow to this link, beginning with those that wait."""

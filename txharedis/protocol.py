@@ -16,17 +16,21 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
-from txharedis.errors import LinkLost
+from txharedis.errors import AccessDenied, LinkLost
 from txharedis.interfaces import Args, Clock, Timer, Waiter, pack
 from txharedis.options import Options
+from txharedis.replies import redacted
+from txharedis.rights import denied
+from txharedis.tls import refusal, speaks_tls
+from txharedis.topology import Address
 
-__all__ = ["NodeProtocol", "greeting"]
+__all__ = ["Malformed", "NodeProtocol", "greeting"]
 
 
 Result = TypeVar("Result")
 
 
-class _Malformed(Exception):
+class Malformed(Exception):
     """Bytes that are not RESP."""
 
 
@@ -34,9 +38,12 @@ class NodeProtocol(HiredisProtocol):
     """One link to one node.
 
     On connecting it sends `handshake` and calls `ready(self, replies)` when all of it was answered
-    without an error, or `refused(error, replies)` with the first error among them, and closes. A
-    handshake that takes longer than `timeout` seconds is aborted. After that, whatever comes
-    without being asked for closes the link.
+    without an error, or `refused(error, replies)` with the first error among them, and closes; also
+    when there is no agreement on TLS. A handshake that takes longer than `timeout` seconds is
+    aborted. After that, whatever comes without being asked for closes the link.
+
+    With `last_may_be_denied` the want of a right for the last command of the handshake is no
+    reason to refuse: `ready` finds the error among the replies.
     """
 
     def __init__(
@@ -46,9 +53,11 @@ class NodeProtocol(HiredisProtocol):
         timeout: float,
         ready: Callable[[NodeProtocol, list[object]], None],
         refused: Callable[[Exception, list[object]], None],
+        *,
+        last_may_be_denied: bool = False,
     ) -> None:
         super().__init__(charset=None, convertNumbers=False)
-        self._reader = hiredis.Reader(protocolError=_Malformed, replyError=ResponseError)
+        self._reader = hiredis.Reader(protocolError=Malformed, replyError=ResponseError)
         self.callLater = clock.callLater
         self._clock = clock
         self._handshake = handshake
@@ -56,9 +65,12 @@ class NodeProtocol(HiredisProtocol):
         self._deadline: Timer | None = None
         self._when_ready = ready
         self._when_refused = refused
+        self._last_may_be_denied = last_may_be_denied
         self._waiting: deque[Waiter] = deque()
-        self._dead = False
+        self._dead = self._lost = False
         self.db = 0  # the selected database, for those who care
+        self._when_unasked: Callable[[object], None] | None = None
+        self._ended: Deferred[None] | None = None  # for who listens
         # Being connected is no word from the server: the kernel accepts for one that hangs.
         self.last_heard = -math.inf
 
@@ -81,10 +93,13 @@ class NodeProtocol(HiredisProtocol):
             self._is_refusal(failure.value.replies)
 
     def _is_refusal(self, replies: Sequence[object]) -> bool:
-        for reply in replies:
+        firm = len(self._handshake) - 1
+        for place, reply in enumerate(replies):
+            if place == firm and self._last_may_be_denied and denied(reply):
+                continue
             if isinstance(reply, Exception):
                 self.abort()
-                self._when_refused(reply, list(replies))
+                self._when_refused(redacted(reply), list(replies))
                 return True
         return False
 
@@ -139,12 +154,29 @@ class NodeProtocol(HiredisProtocol):
                 else:
                     self.unasked(reply)
                 reply = gets()
-        except _Malformed:
+        except Malformed:
             self.abort()
+            if not self._ready and speaks_tls(data):
+                self._when_refused(AccessDenied("TLS: the node expects it (tls=True)"), [])
 
     def unasked(self, reply: object) -> None:
-        """A reply that nobody waits for: the streams are out of step, so the link is useless."""
-        self.abort()
+        """A reply that nobody waits for: the streams are out of step, so the link is useless.
+
+        Unless somebody listens to what comes unasked.
+        """
+        if self._when_unasked is None:
+            self.abort()
+        else:
+            self._when_unasked(reply)
+
+    def listen(self, heard: Callable[[object], None]) -> Deferred[None]:
+        """From here on `heard(reply)` is called with each reply that nobody waits for.
+
+        The Deferred fires when the link is lost.
+        """
+        self._when_unasked = heard
+        self._ended = Deferred()
+        return self._ended
 
     def abort(self) -> None:
         """Drop the link at once.
@@ -153,30 +185,38 @@ class NodeProtocol(HiredisProtocol):
         nobody.
         """
         self._dead = True
-        self.transport.abortConnection()
+        if not self._lost:
+            self.transport.abortConnection()
         self._lose_waiters()
 
     def connectionLost(self, why: Failure) -> None:
-        self._dead = True
+        self._dead = self._lost = True
         self._stop_deadline()
+        denial = "" if self._ready else refusal(why.value)
         super().connectionLost(why)
+        if denial:
+            self._when_refused(AccessDenied(denial), [])
         self._lose_waiters()
 
     def _lose_waiters(self) -> None:
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
             waiter.lost()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended.callback(None)
 
 
-def greeting(options: Options, db: int) -> list[Args]:
-    """The first commands of every handshake: who we are, and our database.
+def greeting(options: Options, db: int, node: Address) -> list[Args]:
+    """The first commands of every handshake with this node: who we are, and our database.
 
     txredisapi could send them itself, but it stops redialling for ever when one of them fails.
     """
     commands: list[Args] = []
-    if options.password is not None:
+    password = options.password_of(node)
+    if password is not None:
         user = [] if options.username is None else [options.username]
-        commands.append(["AUTH", *user, options.password])
+        commands.append(["AUTH", *user, password])
     commands.append(["SELECT", db])
     return commands
 

@@ -6,7 +6,7 @@ import re
 import string
 from collections.abc import Callable
 
-__all__ = ["converter", "missing_right", "not_executed"]
+__all__ = ["converter", "missing_right", "not_executed", "redacted"]
 
 # Errors with which a server refuses a command for its own sake: it was not executed, and it can be
 # sent again, to this node later or to another master. The code may stand inside a script's error
@@ -29,7 +29,7 @@ def not_executed(error: Exception) -> bool:
 
 
 _RIGHTS = re.compile(
-    r"(?:NOAUTH|WRONGPASS|NOPERM)\b"
+    r"(?:NOAUTH|WRONGPASS|NOPERM|TLS)\b"  # TLS: our own word, see txharedis.tls
     r"|ERR (?:invalid password|Client sent AUTH|AUTH <password> called without|.*DB index)"
 )
 
@@ -37,6 +37,19 @@ _RIGHTS = re.compile(
 def missing_right(text: str) -> bool:
     """Whether a handshake failed for want of a right or a database: waiting will not help."""
     return _RIGHTS.match(text) is not None
+
+
+_ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)
+
+
+def redacted(error: Exception) -> Exception:
+    """This error without the arguments that a server repeats of a command that it does not know.
+
+    AUTH and CONFIG can be renamed or taken away, and their arguments are passwords.
+    """
+    text = str(error)
+    shorter = _ARGUMENTS.sub("", text)
+    return error if shorter == text else type(error)(shorter)
 
 
 _NUMBER_STARTS = frozenset((string.digits + "+-.").encode())

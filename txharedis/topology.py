@@ -55,20 +55,30 @@ def vote_key(run_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where a server listens: `host` (name, IPv4 or IPv6 without brackets) and `port`."""
+    """Where a server listens: `host` (name, IPv4 or IPv6 without brackets) and `port`.
+
+    Of a unix socket `host` is its path, which begins with "/", and `port` is 0.
+    """
 
     host: str
     port: int
 
+    @property
+    def path(self) -> str:
+        """The path of a unix socket, "" for a host and a port."""
+        return self.host if self.host.startswith("/") else ""
+
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
     def parse(cls, value: object) -> Address:
         """Read "host:port", "host", ":port", "6380", 6380, ("host", port) or "[::1]:6379".
 
-        The host defaults to 127.0.0.1, the port to 6379. Anything else, or a port outside
-        1..65535, is an InvalidOption that names the value.
+        "unix:/path" is a unix socket. The host defaults to 127.0.0.1, the port to 6379. Anything
+        else, or a port outside 1..65535, is an InvalidOption that names the value.
         """
         if isinstance(value, Address):
             return value
@@ -85,7 +95,7 @@ class Address:
         if "://" in value:
             shown = re.sub("(?<=://).*@", "***@", value, flags=re.DOTALL)
             raise InvalidOption(f"{shown!r} is a URL: it stands for all the nodes, not for one")
-        if "@" in value:
+        if "@" in value and not value.strip().startswith("unix:/"):
             shown = "***@" + value.rpartition("@")[2]
             raise InvalidOption(
                 f"not a node: {shown!r} (a password is an option, or part of a URL)"
@@ -93,6 +103,8 @@ class Address:
         text = value.strip()
         if not text:
             raise InvalidOption(f"not a node: {value!r} is empty")
+        if text.startswith("unix:/"):
+            return cls(text.removeprefix("unix:"), 0)
         if text.startswith("["):
             match = re.fullmatch(r"\[([^\[\]]+)\](?::(.*))?", text)
             if match is None:
@@ -168,6 +180,7 @@ class NodeView:
     not connected. `link_down_for` is the number of whole seconds since its link went down, -1 when
     it is up or never was. `keys` counts keys outside the database of our own keys. `vote` is the
     highest epoch this node granted, `listeners` the number of clients that hear gossip there.
+    A `blind` view is one of a client that has no right to see the group's own keys.
     """
 
     address: Address
@@ -198,6 +211,7 @@ class NodeView:
     cluster: bool = False
     sentinels: int = 0
     listeners: int = 0
+    blind: bool = False
 
     @property
     def is_master(self) -> bool:
@@ -328,7 +342,20 @@ def parse_view(
         cluster=identity.cluster,
         sentinels=sentinels if isinstance(sentinels, int) else 0,
         listeners=clients if isinstance(clients, int) else 0,
+        blind=isinstance(replies.meta, Exception) and str(replies.meta).startswith("NOPERM"),
     )
+
+
+def parse_hello(address: Address, hello: object) -> NodeView | None:
+    """The view of a node that answers nothing but HELLO, None when it does not tell its role."""
+    fields = _pairs(hello)
+    role = {"master": Role.MASTER, "replica": Role.REPLICA, "slave": Role.REPLICA}.get(
+        fields.get("role", "")
+    )
+    if role is None:
+        return None
+    cluster = fields.get("mode") == "cluster"
+    return NodeView(address=address, run_id="", role=role, cluster=cluster, blind=True)
 
 
 def _pairs(reply: object) -> dict[str, str]:
@@ -353,7 +380,8 @@ def _keys(keyspace: object, own_db: int) -> int:
 class NodePicture:
     """One node in the picture: who it is, how we stand with it, and its newest view if any.
 
-    `lag` is in bytes behind the master's offset, None when unknown.
+    `lag` is in bytes behind the master's offset, None when unknown. `missing_rights` names what our
+    user may not do there and would have to for failovers, such as "SLAVEOF".
     """
 
     address: Address
@@ -366,6 +394,7 @@ class NodePicture:
     link_up: bool | None = None
     follows: str = ""
     version: str = ""
+    missing_rights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txharedis.dedicated import DedicatedLinks
 from txharedis.errors import HARedisError, ServiceStopped
 from txharedis.group import Memory, NodeGroup
 from txharedis.interfaces import Args, Clock, Timer
@@ -36,7 +37,8 @@ class Traffic:
         self._options = options
         self._news = news
         self._single = len(group) == 1
-        counter = None if self._single else (OPCOUNTER_KEY, options.haredis_db_num)
+        self.counter = counter = None if self._single else (OPCOUNTER_KEY, options.haredis_db_num)
+        self.links = DedicatedLinks(clock, options)
         self.pending = PendingCommands(
             clock,
             PlainDelivery(writes_again=options.delivery == "at-least-once", counter=counter),
@@ -44,8 +46,8 @@ class Traffic:
             max_pending_bytes=options.max_pending_bytes,
             timeout=options.command_timeout,
             convert=converter(options.charset, options.convert_numbers),
-            may_retry=self._may_retry,
-            turned_away=self._turned_away,
+            may_retry=self.may_retry,
+            turned_away=self.turned_away,
             db=options.db,
         )
         self.master: NodeView | None = None
@@ -90,10 +92,12 @@ class Traffic:
             self.pause()
             self._group[self.master.address].abort()
             self.master = None
+            self.links.drop()
 
     def pause(self) -> None:
         """Hold commands back for now."""
         self.pending.close()
+        self.links.lead_to(None)
         self.note_loss()
 
     def note_loss(self) -> None:
@@ -106,7 +110,10 @@ class Traffic:
         if self.master is None or self._stopped or not self._may_flow(self.master):
             return
         self.lost_at = None
-        self.pending.open(self._group[self.master.address])
+        node = self._group[self.master.address]
+        self.pending.open(node)
+        if not self.pending.held:  # the link may have been gone after all
+            self.links.lead_to(node, "" if self._single else self.master.run_id)
         self._watch_lease()
         self._tell_ready()
 
@@ -157,12 +164,14 @@ class Traffic:
 
     # What the servers turn away.
 
-    def _may_retry(self, error: Exception) -> bool:
+    def may_retry(self, error: Exception) -> bool:
+        """Whether this error reply says that the command was not run, and another node may."""
         if self._single and str(error).startswith("READONLY"):
             return False  # there is no other node to turn to
         return not_executed(error)
 
-    def _turned_away(self, error: Exception) -> None:
+    def turned_away(self, error: Exception) -> None:
+        """The master did so: find out why, and send nothing meanwhile."""
         self.pause()
         now = self._clock.seconds()
         if now - self._turned_away_at < 1.0:
@@ -178,7 +187,9 @@ class Traffic:
         if self._stopped:
             return
         self._verdict = verdict
-        self.pending.refuse(None if verdict is None else lambda: _copy(verdict))
+        why = None if verdict is None else lambda: _copy(verdict)
+        self.pending.refuse(why)
+        self.links.refuse(why)
         self._tell_ready()
 
     def stop(self) -> None:
@@ -186,6 +197,7 @@ class Traffic:
         self._verdict = ServiceStopped("the service was stopped")
         self.master = None
         self.pending.stop(lambda executed: ServiceStopped("the service was stopped", executed))
+        self.links.refuse(lambda: ServiceStopped("the service was stopped"))
         if self._lease_call is not None and self._lease_call.active():
             self._lease_call.cancel()
         self._tell_ready()

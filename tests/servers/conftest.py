@@ -78,7 +78,12 @@ def make_servers(
     from txharedis.testing.servers import start_group
 
     async def make(
-        count: int = 1, *, options: Sequence[str] = (), distinct_sources: bool = False
+        count: int = 1,
+        *,
+        options: Sequence[str] = (),
+        distinct_sources: bool = False,
+        auth: Sequence[str] = (),
+        tls: Any = None,
     ) -> list[LocalServer]:
         servers = await start_group(
             reactor,
@@ -87,6 +92,8 @@ def make_servers(
             count,
             options=options,
             distinct_sources=distinct_sources,
+            auth=auth,
+            tls=tls,
         )
         nothing_left_behind.extend(servers)
         return servers

@@ -1,6 +1,7 @@
 """Each example does what it says."""
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.groups import answer
 from tests.support import eventually
 from txharedis.testing.servers import LocalServer
 
+TWISTD = "from twisted.scripts.twistd import run; run()"
+TWISTD = "from twisted.scripts.twistd import run; run()"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -49,10 +52,10 @@ async def test_asyncio_program_counts_right(trio: list[LocalServer]) -> None:
 class Running(ProcessProtocol):
     """An example that runs until it is told to end."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, **variables: str) -> None:
         self.output = ""
-        self.ended: Deferred[int | None] = Deferred()
-        environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+        self.ended: Deferred[tuple[int | None, int | None]] = Deferred()
+        environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), **variables}
         self.process: Any = reactor.spawnProcess(  # type: ignore[attr-defined]
             self, sys.executable, [sys.executable, *words], env=environment
         )
@@ -63,7 +66,7 @@ class Running(ProcessProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
-        self.ended.callback(reason.value.exitCode)
+        self.ended.callback((reason.value.exitCode, reason.value.signal))
 
     async def said(self, text: str) -> str:
         """What stands behind `text` in the line in which it first is."""
@@ -94,15 +97,16 @@ async def running(nothing_left_behind: object) -> AsyncIterator[Any]:
     """`running("program.py", "argument")`: started, and told to end after the test."""
     made: list[Running] = []
 
-    def start(*words: str) -> Running:
-        made.append(Running(*words))
+    def start(*words: str, **variables: str) -> Running:
+        made.append(Running(*words, **variables))
         return made[-1]
 
     yield start
     for example in made:
         if not example.ended.called:
             example.process.signalProcess("TERM")
-        assert await answer(example.ended) == 0, example.output
+        # twistd ends by the signal that ended it.
+        assert await answer(example.ended) in ((0, None), (None, signal.SIGTERM)), example.output
 
 
 @pytest_twisted.ensureDeferred
@@ -142,3 +146,31 @@ async def test_klein_counter_goes_on_while_its_master_is_killed(
         await old.exited()
         await old.start()
         await eventually(lambda: get("/health"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_auto_slaveok_reads_from_replicas(group: list[LocalServer]) -> None:
+    out, err, status = await run("auto_slaveok.py", *(server.address for server in group))
+    assert status == 0, err
+    answers = [line.rpartition(": ")[2] for line in out.splitlines()]
+    assert (answers[0], answers[2], len(answers)) == ("new", "new", 4)
+    master = group[0].address
+    assert f"set on {master} (master default)" in err
+    assert f"get on {master} (slave preferred)" in err  # the one behind the write
+    assert any(f"get on {server.address} (slave preferred)" in err for server in group[1:])
+    assert f"get on {master} (master default)" in err
+
+
+@pytest_twisted.ensureDeferred
+async def test_pubsub_goes_on_when_the_master_is_killed(
+    group: list[LocalServer], running: Any
+) -> None:
+    tac = str(EXAMPLES / "pubsub.tac")
+    nodes = " ".join(server.address for server in group)
+    service = running("-c", TWISTD, "-noy", tac, "--pidfile=", NODES=nodes)
+    await service.said(" from 127.0.0.1:")
+    group[0].kill()
+    await service.said("s may be missing")
+    heard = service.output.count(" from 127.0.0.1:")
+    await eventually(lambda: service.output.count(" from 127.0.0.1:") >= heard + 2)
+    assert "Traceback" not in service.output

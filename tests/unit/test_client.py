@@ -33,12 +33,25 @@ class FakeGroup:
         self.master = "n:1"
         self.topology = Topology()
         self.commands: list[list[bytes]] = []
+        self.begun: list[Any] = []
         self.done: list[str] = []
         self.reply: Any = None
 
     def submit(self, args: Any, packed: bytes, terms: Any) -> Deferred[Any]:
         self.commands.append(unpacked(packed))
         return Deferred() if self.reply is None else succeed(self.reply)
+
+    def begin(self, keys: Any, *, multi: bool) -> Deferred[Any]:
+        self.begun.append((keys, multi))
+        return Deferred()
+
+    def transact(self, function: Any, keys: Any, attempts: int) -> Deferred[Any]:
+        self.begun.append((function, keys, attempts))
+        return Deferred()
+
+    def monitor(self, on_line: Any) -> Deferred[Any]:
+        self.begun.append(on_line)
+        return Deferred()
 
     def when_ready(self) -> Deferred[None]:
         return succeed(None)
@@ -88,7 +101,7 @@ NOT_COMMANDS = {
     "whenDisconnected",
 }
 # Those that mean something else here.
-OWN = {"execute_command", "quit", "pipeline", "execute_pipeline"}
+OWN = {"execute_command", "quit", "pipeline", "execute_pipeline", "multi", "watch"}
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "bitop": ("AND", "k", "k2"),
     "hmset": ("k", {"f": 1}),
@@ -174,27 +187,20 @@ def service_client() -> HAClient:
 
 
 STATEFUL: dict[str, tuple[Any, ...]] = {
-    "multi": (),
-    "watch": ("k",),
     "unwatch": (),
     "commit": (),
     "discard": (),
-    "pipeline": (),
     "execute_pipeline": (),
     "auth": ("pw",),
-    "blpop": ("k",),
-    "brpop": ("k",),
-    "brpoplpush": ("k", "l"),
-    "subscribe": ("c",),
-    "monitor": (),
+    "hello": (3,),
+    "reset": (),
+    "sync": (),
     "client_reply": ("off",),
-    "wait": (1, 0),
-    "xread": ("BLOCK", 0, "STREAMS", "s", "$"),
 }
 
 
 @pytest.mark.parametrize("name", STATEFUL)
-def test_what_would_change_or_block_the_link_fails_and_raises_nothing(name: str) -> None:
+def test_what_would_change_the_link_fails_and_raises_nothing(name: str) -> None:
     client = service_client()
     failed = getattr(client, name)(*STATEFUL[name])
     errors: list[Any] = []
@@ -204,13 +210,75 @@ def test_what_would_change_or_block_the_link_fails_and_raises_nothing(name: str)
     assert failure.value.executed is False
 
 
-def test_a_refused_multi_leaves_the_client_as_it_was() -> None:
+def test_a_refused_commit_leaves_the_client_as_it_was() -> None:
     client = service_client()
-    for name in ("multi", "watch", "commit", "discard", "pipeline", "commit"):
+    for name in ("commit", "discard", "unwatch", "execute_pipeline", "commit"):
         getattr(client, name)(*STATEFUL[name]).addErrback(lambda _: None)
     assert not client.set("k", "v").called
     assert not client.pipelining
     assert not client.inTransaction
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("EXEC", "use commit(), the method of what multi() or watch() gives"),
+        ("MULTI", "use multi()"),
+        ("WATCH", "use watch()"),
+        ("MONITOR", "use monitor()"),
+        ("SUBSCRIBE", "use subscribe()"),
+        ("AUTH", "use the options username and password"),
+    ],
+)
+def test_a_refused_command_names_the_method_to_use(name: str, instead: str) -> None:
+    [failure] = caught(service_client().execute_command(name))
+    assert str(failure.value).endswith(instead)
+    assert str(failure.value).startswith(name)
+
+
+def caught(failed: Deferred[Any]) -> list[Any]:
+    errors: list[Any] = []
+    failed.addErrback(errors.append)
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("blpop", ("k",)),
+        ("brpop", ("k",)),
+        ("brpoplpush", ("k", "l")),
+        ("wait", (1, 0)),
+        ("xread", ("BLOCK", 0, "STREAMS", "s", "$")),
+        ("multi", ()),
+        ("watch", ("k",)),
+        ("transaction", (len, "k")),
+        ("monitor", (print,)),
+    ],
+)
+def test_what_takes_a_link_of_its_own_waits_for_a_master(name: str, args: Any) -> None:
+    waiting = getattr(service_client(), name)(*args)
+    assert not waiting.called
+    waiting.addErrback(lambda _: None)
+    waiting.cancel()
+
+
+def test_transactions_and_monitors_are_begun_by_the_group() -> None:
+    group = FakeGroup()
+    client = HAClient(group)
+    client.multi()
+    client.multi("k")
+    client.watch(["k", "l"])
+    client.transaction(len, "k", "l", attempts=3)
+    client.monitor(print)
+    assert group.begun == [
+        (None, True),
+        ("k", True),
+        (["k", "l"], False),
+        (len, ("k", "l"), 3),
+        print,
+    ]
+    assert group.commands == []
 
 
 # Arguments

@@ -277,7 +277,7 @@ class Text(str):
 
 
 def test_arguments_may_be_anything_the_encoder_accepts() -> None:
-    assert describe([Text("get"), "k"]) == CommandInfo("GET", read=True)
+    assert describe([Text("get"), "k"]) == CommandInfo("GET", read=True, replica="GET")
     assert describe(["BITFIELD", "k", "GET", "u8", 0]).read
     assert describe(["SORT", "k", "LIMIT", 0, 10.5]).read
     assert not describe(["SORT", "k", 0]).read
@@ -395,3 +395,60 @@ def test_the_words_of_a_method_are_described_as_that_command() -> None:
     for words in map(method_words, method_names()):
         assert words is not None
         assert describe(words).name == " ".join(words)
+
+
+# What a replica answers
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("get k", "GET"),
+        ("MGET a b", "MGET"),
+        ("eval_ro script 0", "EVAL_RO"),
+        ("EVALSHA_RO sha 0", "EVALSHA_RO"),
+        ("FCALL_RO f 0", "FCALL_RO"),
+        ("DBSIZE", "DBSIZE"),
+        ("KEYS *", "KEYS"),
+        ("RANDOMKEY", "RANDOMKEY"),
+        ("XREAD STREAMS s 0", "XREAD"),
+        ("XREAD COUNT 1 STREAMS s 0", "XREAD"),
+        ("XINFO STREAM s", "XINFO STREAM"),
+        ("SORT k", "SORT_RO"),
+        ("sort k by w_* get # limit 0 1 alpha", "SORT_RO"),
+        ("GEORADIUS g 0 0 1 km", "GEORADIUS_RO"),
+        ("GEORADIUSBYMEMBER g m 1 km ASC", "GEORADIUSBYMEMBER_RO"),
+        ("BITFIELD k GET u8 0", "BITFIELD_RO"),
+        ("BITFIELD k OVERFLOW SAT GET u8 0", "BITFIELD_RO"),
+        ("SORT_RO k", "SORT_RO"),
+        ("XREAD BLOCK 0 STREAMS s $", ""),
+        ("XREADGROUP GROUP g c STREAMS s >", ""),
+        ("SORT k STORE d", ""),
+        ("GEORADIUS g 0 0 1 km STORE d", ""),
+        ("BITFIELD k SET u8 0 1", ""),
+        ("SET k v", ""),
+        ("GETEX k", ""),
+        ("EVAL script 0", ""),
+        ("FCALL f 0", ""),
+        ("SCAN 0", ""),
+        ("HSCAN h 0", ""),
+        ("TOUCH k", ""),
+        ("OBJECT ENCODING k", ""),
+        ("MEMORY USAGE k", ""),
+        ("INFO", ""),
+        ("CONFIG GET maxmemory", ""),
+        ("PING", ""),
+        ("NOVELTY k", ""),
+    ],
+)
+def test_the_name_under_which_a_replica_answers(line: str, name: str) -> None:
+    assert describe(line.split()).replica == name
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_a_replica_answers_only_what_is_flagged_readonly(name: str) -> None:
+    info = describe(name.split())
+    if info.replica:
+        assert info.read
+        assert not info.blocking
+        assert "readonly" in TABLE[info.replica]

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeReactor
 from txharedis.factory import NodeFactory
+from txharedis.options import Options
 from txharedis.topology import Address
 
 FIRST, MOST = 0.05, 5.0
@@ -36,6 +37,7 @@ class Kept:
             Address("n", 1),
             Link,
             self._gone,
+            Options(),
             first_delay=FIRST,
             max_delay=MOST,
             timeout=2.0,
@@ -238,7 +240,14 @@ def test_close_fires_only_when_the_link_is_gone() -> None:
 def test_close_before_the_first_dial() -> None:
     reactor = FakeReactor()
     factory = NodeFactory(
-        reactor, Address("n", 1), Link, lambda *_: None, first_delay=1, max_delay=1, timeout=1
+        reactor,
+        Address("n", 1),
+        Link,
+        lambda *_: None,
+        Options(),
+        first_delay=1,
+        max_delay=1,
+        timeout=1,
     )
     assert factory.close().called
 

@@ -19,7 +19,7 @@ from twisted.internet.error import (
 )
 
 from tests.unit.fakes import Dial, FakeReactor
-from txharedis.errors import ResponseError
+from txharedis.errors import LinkLost, ResponseError
 from txharedis.node import _NEXT, Node, _Sign
 from txharedis.options import Options
 from txharedis.topology import Address, NodeView, Role, Status
@@ -198,6 +198,87 @@ def test_a_denied_node_that_falls_silent_is_silent() -> None:
 
 
 # The heartbeat
+
+
+def replication(offset: int) -> bytes:
+    return f"role:slave\r\nmaster_replid:{'a' * 40}\r\nslave_repl_offset:{offset}\r\n".encode()
+
+
+def test_a_heartbeat_asks_for_replication_when_somebody_wants_to_know() -> None:
+    watched = Watched(heartbeat=1.0).connect()
+    watched.pass_time(1.2, answers=True)
+    assert watched.node.replication is None
+    watched.node.watch_replication(0.25)
+    assert watched.control.commands() == [[b"INFO", b"replication"]]
+    asked_at = watched.reactor.seconds()
+    watched.reactor.advance(0.01)
+    watched.control.answer(replication(7))
+    state = watched.node.replication
+    assert state is not None
+    assert (state.asked_at, state.offset) == (asked_at, 7)
+    questions = 0
+    for offset in range(200):
+        watched.reactor.advance(0.01)
+        for command in watched.control.commands():
+            assert command == [b"INFO", b"replication"]
+            questions += 1
+            watched.control.answer(replication(offset))
+    assert 7 <= questions <= 9
+    watched.node.ask_replication()
+    assert watched.control.commands() == [[b"INFO", b"replication"]]
+    watched.control.answer(ResponseError("BUSY"))
+    assert watched.node.replication is None
+
+
+def test_nobody_who_does_not_want_to_know_asks() -> None:
+    watched = Watched().connect()
+    watched.node.ask_replication()
+    assert watched.control.commands() == []
+
+
+def test_replication_is_asked_for_with_each_new_control_link_and_forgotten_with_the_old() -> None:
+    watched = Watched(started=False)
+    watched.node.watch_replication(9.0)
+    watched.node.start()
+    watched.connect()
+    assert watched.control.commands() == [[b"INFO", b"replication"]]
+    watched.control.answer(replication(7))
+    assert watched.node.replication is not None
+    watched.control.lose()
+    assert watched.node.replication is None
+
+
+def test_the_round_trip_is_an_average_and_one_under_way_counts() -> None:
+    watched = Watched(heartbeat=1.0, down_after=60.0).connect()
+    assert watched.node.round_trip is None
+    node = watched.node
+    for took, average in ((0.1, 0.1), (0.2, 0.12), (0.02, 0.1)):
+        while not watched.pings():
+            watched.reactor.advance(0.01)
+        watched.reactor.advance(took)
+        watched.control.answer("PONG")
+        assert node.round_trip == pytest.approx(average)
+    while not watched.pings():
+        watched.reactor.advance(0.01)
+    watched.reactor.advance(0.05)
+    assert node.round_trip == pytest.approx(0.1)
+    watched.reactor.advance(0.45)
+    assert node.round_trip == pytest.approx(0.5)
+
+
+def test_a_link_for_a_database_that_is_not_wanted_any_more_is_not_used() -> None:
+    watched = Watched()
+    watched.control, watched.command = [dial.accept() for dial in watched.waiting]
+    watched.control.answer("OK", INFO)
+    watched.node.use_db(5, now=True)
+    watched.command.answer("OK", INFO)
+    assert not watched.node.serves("")
+    watched.pass_time(0.2, answers=True)
+    [again] = watched.waiting
+    assert [b"SELECT", b"5"] in again.accept().commands()
+    again.answer("OK", INFO)
+    assert watched.node.serves("r1")
+    assert watched.node.db == 5
 
 
 def test_a_ping_each_heartbeat() -> None:
@@ -553,3 +634,78 @@ class _Nobody:
     def settle(self, reply: object) -> None: ...
 
     def lost(self) -> None: ...
+
+
+# Links for one caller each
+
+
+def dialled(run_id: str = "r1") -> tuple[Watched, list[Any], list[str]]:
+    """A node whose links are up, a link that was asked of it, and whether that is gone."""
+    watched = Watched().connect()
+    got: list[Any] = []
+    gone: list[str] = []
+    link = watched.node.dial(7, run_id, lambda: gone.append("gone"))
+    link.addCallbacks(got.append, lambda failure: got.append(failure.value))
+    return watched, got, gone
+
+
+@pytest.mark.parametrize("run_id", ["r1", ""])
+def test_a_link_of_ones_own_is_shaken_like_the_others_and_not_redialled(run_id: str) -> None:
+    watched, got, gone = dialled(run_id)
+    [dial] = watched.waiting
+    assert dial.accept().commands() == [[b"SELECT", b"7"], [b"INFO", b"server"]]
+    assert got == []
+    dial.answer("OK", INFO)
+    assert got == [dial.protocol]
+    assert gone == []
+    dial.lose()
+    assert gone == ["gone"]
+    watched.reactor.advance(2)
+    assert watched.waiting == []
+    assert watched.status is Status.UP
+
+
+@pytest.mark.parametrize("how", ["refused", "lost", "other", "denied", "hangs"])
+def test_a_link_of_ones_own_that_cannot_be_had(how: str) -> None:
+    watched, got, gone = dialled()
+    [dial] = watched.waiting
+    if how == "refused":
+        dial.refuse()
+    elif how == "lost":
+        dial.accept().lose()
+    elif how == "other":
+        dial.accept().answer("OK", b"run_id:other\r\n")
+    elif how == "denied":
+        dial.accept().answer(ResponseError("NOAUTH Authentication required."), INFO)
+    else:
+        dial.accept()
+        watched.pass_time(2.1, answers=True)
+    watched.reactor.advance(0)
+    [error] = got
+    assert isinstance(error, ResponseError if how == "denied" else LinkLost)
+    assert gone == ["gone"]
+    assert watched.status is Status.UP
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_link_of_ones_own_that_nobody_wants_any_more(accepted: bool) -> None:
+    watched = Watched().connect()
+    gone: list[str] = []
+    link = watched.node.dial(7, "r1", lambda: gone.append("gone"))
+    link.addErrback(lambda _: None)
+    [dial] = watched.waiting
+    if accepted:
+        dial.accept()
+    link.cancel()
+    watched.reactor.advance(0)
+    assert dial.over
+    assert gone == ["gone"]
+
+
+def test_a_silent_node_loses_the_links_of_single_callers_too() -> None:
+    watched, _, gone = dialled()
+    [dial] = watched.waiting
+    dial.accept().answer("OK", INFO)
+    watched.pass_time(3.5)
+    assert watched.status is Status.SILENT
+    assert gone == ["gone"]

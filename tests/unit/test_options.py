@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from txharedis.errors import InvalidOption
-from txharedis.options import Options, parse_nodes
+from txharedis.options import READ_POLICIES, Options, Terms, parse_nodes
 from txharedis.topology import Address
 
 HOME = Address("127.0.0.1", 6379)
@@ -84,9 +86,10 @@ def test_texts(name: str) -> None:
         assert f"{name}={wrong!r} is not a text" in refusal(**{name: wrong})
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Options)])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Options) if f.init])
 def test_none_is_taken_only_where_it_has_a_meaning(name: str) -> None:
-    if name in ("username", "password", "charset", "command_timeout", "on_event"):
+    optional = ("username", "password", "charset", "command_timeout", "max_lag", "on_event")
+    if name in optional or (name.startswith("tls_") and name.endswith("_file")):
         assert getattr(Options.from_mapping({name: None}), name) is None
     else:
         assert f"{name}=None" in refusal(**{name: None})
@@ -118,10 +121,62 @@ def test_an_unknown_option_is_named_and_the_known_are_listed() -> None:
         ({"adopt": 6379}, "adopt=6379"),
         ({"adopt": b"a:1"}, "adopt=b'a:1'"),
         ({"adopt": ["a:x"]}, "'a:x'"),
+        ({"read_from": "slave"}, "read_from='slave'"),
+        ({"read_from": ""}, "read_from=''"),
+        ({"read_from": 1}, "read_from=1"),
+        ({"auto_slaveok": True, "read_from": "master"}, "'master'"),
+        ({"auto_slaveok": True, "read_from": "any"}, "auto_slaveok=True"),
+        ({"auto_slaveok": 1}, "auto_slaveok=1"),
+        ({"max_lag": -1}, "max_lag=-1"),
+        ({"max_lag": True}, "max_lag=True"),
+        ({"max_lag": 1.5}, "max_lag=1.5"),
+        ({"max_lag": "2"}, "max_lag='2'"),
+        ({"max_lag": "2m"}, "max_lag='2m'"),
+        ({"max_lag": "-2s"}, "max_lag='-2s'"),
+        ({"max_lag": "49ms"}, "out of range"),
+        ({"max_lag": "9" * 99 + "s"}, "out of range"),
+        ({"max_lag": timedelta(0)}, "out of range"),
     ],
 )
 def test_a_bad_value_is_named(values: dict[str, Any], named: str) -> None:
     assert named in refusal(**values)
+
+
+@pytest.mark.parametrize("policy", READ_POLICIES)
+def test_read_policies(policy: str) -> None:
+    assert Options(read_from=policy).terms == Terms(read_from=policy)
+
+
+def test_auto_slaveok_is_a_policy() -> None:
+    assert Options().read_from == "master"
+    assert Options(auto_slaveok=True).read_from == "replica_preferred"
+    both = Options(auto_slaveok=True, read_from="replica_preferred")
+    assert dataclasses.replace(both, db=1).read_from == "replica_preferred"
+    assert dataclasses.replace(Options(auto_slaveok=True), db=1).auto_slaveok
+
+
+@pytest.mark.parametrize("policy", ["slave", "", None, ["any"]])
+def test_terms_with_a_bad_policy_name_it(policy: Any) -> None:
+    with pytest.raises(InvalidOption, match=re.escape(f"read_from={policy!r}")):
+        Terms(read_from=policy)
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_", "seconds"),
+    [
+        (None, None, None),
+        (0, 0, None),
+        (4096, 4096, None),
+        ("2s", None, 2.0),
+        ("1.5 s", None, 1.5),
+        ("500ms", None, 0.5),
+        ("50ms", None, 0.05),
+        (timedelta(minutes=1), None, 60.0),
+    ],
+)
+def test_max_lag(given: Any, bytes_: int | None, seconds: float | None) -> None:
+    options = Options(max_lag=given)
+    assert (options.max_lag_bytes, options.max_lag_seconds) == (bytes_, seconds)
 
 
 def test_adopted_nodes_are_addresses() -> None:
@@ -306,7 +361,7 @@ def test_urls(url: str, addresses: list[Address], options: dict[str, object]) ->
     ("url", "named"),
     [
         ("http://a", "redis://"),
-        ("rediss://a", "redis://"),
+        ("redi://a", "redis://"),
         ("redis://a#x", "fragment"),
         ("redis://a/x", "'x'"),
         ("redis://a/1/2", "'1/2'"),

@@ -14,6 +14,7 @@ from tests.unit.fakes import Dial, FakeReactor, encode
 from txharedis.errors import LinkLost, ResponseError
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
+from txharedis.topology import Address
 
 HANDSHAKE: list[list[Any]] = [["SELECT", 15], ["INFO", "server"]]
 INFO = b"run_id:r1\r\n"
@@ -324,7 +325,7 @@ def test_any_bytes_end_the_link_or_not_but_do_not_raise(pieces: list[bytes]) -> 
     ],
 )
 def test_greeting(options: dict[str, Any], commands: list[list[object]]) -> None:
-    assert greeting(Options(**options), 3) == commands
+    assert greeting(Options(**options), 3, Address("n", 1)) == commands
 
 
 def settle_link(link: Link) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from txharedis.errors import OutcomeUnknown
+from txharedis.errors import OutcomeUnknown, ResponseError, UnfitNodes
 from txharedis.group import Memory
 from txharedis.interfaces import Waiter
 from txharedis.options import Options
@@ -133,4 +133,52 @@ def test_the_memory_is_never_lowered_to_nothing() -> None:
     assert traffic.memory == Memory(5, "g", "b")
     traffic.use(replace(master("r"), epoch=1, group="h", replid="c"))
     assert traffic.memory == Memory(1, "h", "c")
+    traffic.stop()
+
+
+def test_links_of_single_callers_go_as_the_traffic_goes() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    traffic = Traffic(clock, group, Options(), lambda: None)
+    told: list[str] = []
+
+    class Links:
+        def lead_to(self, node: Any, run_id: str = "") -> None:
+            told.append("nobody" if node is None else f"{run_id} at {node is group[NODES[0]]}")
+
+        def drop(self) -> None:
+            told.append("drop")
+
+        def refuse(self, why: Any) -> None:
+            told.append("allow" if why is None else f"refuse: {why()}")
+
+    links: Any = Links()
+    traffic.links = links
+    group[NODES[0]].run_id = "r"
+    traffic.use(master("r"))
+    traffic.turned_away(ResponseError("READONLY"))
+    traffic.open()
+    group.lease = 0.0
+    clock.advance(1.0)
+    traffic.refuse(UnfitNodes("cluster"))
+    traffic.refuse(None)
+    traffic.stop()
+    assert told == [
+        "r at True",
+        "nobody",
+        "r at True",
+        "nobody",
+        "drop",
+        "refuse: cluster",
+        "allow",
+        "refuse: the service was stopped",
+    ]
+
+
+def test_in_single_mode_any_incarnation_will_do_for_single_callers() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({NODES[0]: FakeNode()})
+    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic.use(master("r"))
+    assert traffic.links._run_id == ""
     traffic.stop()

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Protocol, cast
 
 import hiredis
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, ProcessProtocol
@@ -166,6 +166,10 @@ class LocalServer:
     options    more words of its command line, such as ("--appendonly", "yes"). They override
                the defaults: no saving, no append-only file, diskless replication at once,
                DEBUG allowed
+    auth       the words with which `call` authenticates itself: ("user", "password") or
+               ("password",); by default it does not
+    tls        what `call` verifies the server with, a contextFactory of Twisted. Given, the server
+               speaks TLS on its port and nothing else; `options` name its certificate
     source     the address of this machine from which the server dials other servers, such as
                "127.0.0.12" (Linux has all of 127.0.0.0/8); by default the system's choice
 
@@ -181,11 +185,15 @@ class LocalServer:
         port: int | None = None,
         options: Sequence[str] = (),
         source: str | None = None,
+        auth: Sequence[str] = (),
+        tls: Any = None,
     ) -> None:
         self.program = program
         self.directory = Path(directory).absolute()
         self.options = tuple(options)
         self.source = source
+        self.auth = tuple(auth)
+        self.tls = tls
         self._reactor = reactor
         self._reservation = ReservedPort(port)
         self._keeper: _Keeper | None = None
@@ -299,7 +307,11 @@ class LocalServer:
         (twisted.internet.error.ConnectionRefusedError, ConnectionLost, ...).
         """
         commands = [words] if db is None else [("SELECT", db), words]
-        endpoint = TCP4ClientEndpoint(self._reactor, LOOPBACK, self.port, timeout=timeout)
+        if self.auth:
+            commands.insert(0, ("AUTH", *self.auth))
+        endpoint: Any = TCP4ClientEndpoint(self._reactor, LOOPBACK, self.port, timeout=timeout)
+        if self.tls is not None:
+            endpoint = wrapClientTLS(self.tls, endpoint)
         factory: Any = Factory.forProtocol(
             functools.partial(_Caller, self._reactor, commands, timeout)
         )
@@ -324,7 +336,11 @@ class LocalServer:
     def _command(self) -> list[str]:
         options = [
             *_DEFAULT_OPTIONS,
-            ("--port", str(self.port)),
+            *(
+                [("--port", str(self.port))]
+                if self.tls is None
+                else [("--port", "0"), ("--tls-port", str(self.port))]
+            ),
             ("--dir", str(self.directory)),
             ("--logfile", str(self._logfile)),
         ]
@@ -370,6 +386,8 @@ async def start_group(
     *,
     options: Sequence[str] = (),
     distinct_sources: bool = False,
+    auth: Sequence[str] = (),
+    tls: Any = None,
 ) -> list[LocalServer]:
     """Start `count` servers at once, and return them, each in a subdirectory named by its number.
 
@@ -385,6 +403,8 @@ async def start_group(
             Path(directory) / str(index),
             options=options,
             source=f"127.0.0.{11 + index}" if distinct_sources else None,
+            auth=auth,
+            tls=tls,
         )
         for index in range(count)
     ]

@@ -1,0 +1,406 @@
+"""ChannelBook: which channels a client wants, who is called for each, and who waits for what."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from inspect import iscoroutine
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from txredisapi import InvalidData
+
+from txharedis.events import SubscriptionGap
+from txharedis.log import ClientLog
+from txharedis.messages import Draft, Message
+from txharedis.options import Options
+from txharedis.replies import converter
+
+__all__ = ["MARKERS", "ChannelBook", "Kind", "MessageLink", "Name", "OnGap", "OnMessage", "Receive"]
+
+MARKERS = b"haredis:handover:"
+"""How the channels of the markers begin. They are no user's: patterns do not show them."""
+
+OnMessage = Callable[[Message], object]
+OnGap = Callable[[SubscriptionGap], object]
+
+
+class MessageLink(Protocol):
+    """A link that carries messages, as those see it who receive them.
+
+    `receive` is what is called with what comes; it has to return when it is another function.
+    `other` takes what is no message of a user. `note_message` is told when there was one.
+    """
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def receive(self) -> Receive: ...
+
+    def other(self, reply: Any) -> None: ...
+
+    def is_marker(self, reply: list[Any]) -> bool: ...
+
+    def note_message(self) -> None: ...
+
+
+#: Takes replies from the wire; returns False when it left some to the one who is to receive now.
+Receive = Callable[[Iterator[Any], MessageLink], bool]
+
+
+class Kind(enum.Enum):
+    """The value is the command that asks for it."""
+
+    CHANNEL = "subscribe"
+    PATTERN = "psubscribe"
+    SHARD = "ssubscribe"
+
+    @property
+    def opposite(self) -> str:
+        """The command that ends it."""
+        return self.value.replace("sub", "unsub")
+
+
+#: One subscription of the server: what it asks for, and the channel or pattern.
+Name = tuple[Kind, bytes]
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """One channel or pattern.
+
+    `known` tells whether a server ever confirmed it. `calls` is what the hot path needs of
+    `listeners`.
+    """
+
+    text: str | bytes
+    listeners: list[tuple[OnMessage, OnGap | None]] = field(default_factory=list)
+    calls: tuple[OnMessage, ...] = ()
+    known: bool = False
+    waiting: list[_Request] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """Somebody who waits until `names` are confirmed; `added` are those that he brought in."""
+
+    verb: str
+    kind: Kind
+    last: str | bytes | None
+    names: set[bytes]
+    on_message: OnMessage | None = None
+    added: list[bytes] = field(default_factory=list)
+    deferred: Deferred[list[Any]] = field(default_factory=Deferred)
+
+
+class ChannelBook:
+    """The subscriptions of one client.
+
+    `changed()` is called when `names` may have changed. What a server confirms is told by
+    `confirm`, `left` and `refuse`; its messages are delivered by `deliver`.
+    """
+
+    def __init__(self, options: Options, log: ClientLog, changed: Callable[[], object]) -> None:
+        self._charset = options.charset
+        self._errors = options.errors
+        self._convert = converter(options.charset, options.convert_numbers)
+        self._log = log
+        self._changed = changed
+        self._entries: dict[Kind, dict[bytes, _Entry]] = {kind: {} for kind in Kind}
+        self._channels = self._entries[Kind.CHANNEL]
+        self._patterns = self._entries[Kind.PATTERN]
+        self._shards = self._entries[Kind.SHARD]
+        self._leaving: dict[Name, list[_Request]] = {}
+        self.names: dict[Name, None] = {}  # in the order in which they were asked for
+
+    # What the user asks for.
+
+    def add(
+        self,
+        kind: Kind,
+        channels: object,
+        on_message: OnMessage,
+        on_gap: OnGap | None,
+        confirmed: Callable[[Name], bool],
+    ) -> Deferred[list[Any]]:
+        """Call `on_message` for each message of the channels.
+
+        The Deferred fires when all are confirmed; `confirmed(name)` tells which are already.
+        """
+        if not callable(on_message):
+            raise TypeError(f"{kind.value}: on_message={on_message!r} cannot be called")
+        if on_gap is not None and not callable(on_gap):
+            raise TypeError(f"{kind.value}: on_gap={on_gap!r} cannot be called")
+        names = self._names(kind.value, channels)
+        request = _Request(kind.value, kind, self._text(names[-1]), set(), on_message)
+        request.deferred = Deferred(lambda _: self._withdraw(request))
+        for name in dict.fromkeys(names):
+            entry = self._entries[kind].get(name)
+            if entry is None:
+                entry = self._entries[kind][name] = _Entry(self._text(name))
+                self.names[(kind, name)] = None
+            if not any(call == on_message for call, _ in entry.listeners):
+                request.added.append(name)
+            _set_listener(entry, on_message, on_gap)
+            if not confirmed((kind, name)):
+                request.names.add(name)
+                entry.waiting.append(request)
+        self._fire_if_done(request)
+        self._changed()
+        return request.deferred
+
+    def remove(
+        self,
+        kind: Kind,
+        channels: object,
+        on_message: OnMessage | None,
+        confirmed: Callable[[Name], bool],
+    ) -> Deferred[list[Any]]:
+        """Call `on_message`, or nobody when it is None, for the channels (all when None) any more.
+
+        The Deferred fires when a server has confirmed it for those that nobody listens to then.
+        """
+        entries = self._entries[kind]
+        names = list(entries) if channels is None else self._names(kind.opposite, channels)
+        request = _Request(
+            kind.opposite, kind, self._text(names[-1]) if names else None, set(), on_message
+        )
+        request.deferred = Deferred(lambda _: request.names.clear())
+        for name in dict.fromkeys(names):
+            entry = entries.get(name)
+            if entry is None:
+                continue
+            self._drop_listener(kind, name, entry, on_message)
+            if name not in entries and confirmed((kind, name)):
+                request.names.add(name)
+                self._leaving.setdefault((kind, name), []).append(request)
+        self._fire_if_done(request)
+        self._changed()
+        return request.deferred
+
+    def count(self, kind: Kind) -> int:
+        """How many subscriptions servers have confirmed, counted as they do."""
+        kinds = [kind] if kind is Kind.SHARD else [Kind.CHANNEL, Kind.PATTERN]
+        return sum(entry.known for each in kinds for entry in self._entries[each].values())
+
+    @property
+    def waiting(self) -> list[_Request]:
+        """Those who wait for a confirmation of a subscription."""
+        requests = {
+            id(request): request
+            for entries in self._entries.values()
+            for entry in entries.values()
+            for request in entry.waiting
+        }
+        return list(requests.values())
+
+    # What the servers say.
+
+    def confirm(self, name: Name) -> None:
+        """A server has confirmed it, and its messages are delivered."""
+        entry = self._entries[name[0]].get(name[1])
+        if entry is not None:
+            entry.known = True
+            waiting, entry.waiting = entry.waiting, []
+            self._tell(waiting, name[1])
+
+    def left(self, name: Name) -> None:
+        """No server sends it any more."""
+        self._tell(self._leaving.pop(name, []), name[1])
+
+    def leave_all_but(self, asked: set[Name]) -> None:
+        """No server sends the names any more, but for those that one was `asked` to leave."""
+        for name in [name for name in self._leaving if name not in asked]:
+            self.left(name)
+
+    def refuse(self, name: Name, error: Exception) -> bool:
+        """A server refused it: those who wait for it get the error, and nothing of theirs is kept.
+
+        Returns False when it had been confirmed before: then it is still wanted.
+        """
+        entry = self._entries[name[0]].get(name[1])
+        if entry is None:
+            return True
+        for request in list(entry.waiting):
+            self.fail(request, error)
+        return not entry.known
+
+    def fail(self, request: _Request, error: Exception) -> None:
+        """Undo a subscription and tell its caller why."""
+        self._withdraw(request)
+        if not request.deferred.called:
+            request.deferred.errback(error)
+
+    def stop(self, error: Callable[[], Exception]) -> None:
+        """Fail all who wait."""
+        for request in self.waiting:
+            self.fail(request, error())
+        for requests in self._leaving.values():
+            for request in requests:
+                if not request.deferred.called:
+                    request.deferred.errback(error())
+        self._leaving.clear()
+
+    # The hot path.
+
+    def deliver(self, replies: Iterator[Any], link: MessageLink) -> bool:
+        """Call those who want these messages (as they came over the wire).
+
+        What is none goes to `link.other`. Returns False when the link does not want it to go on.
+        """
+        channels, convert, node, receive = self._channels, self._convert, link.node, link.receive
+        message: Any = None
+        for reply in replies:
+            kind = reply[0] if type(reply) is list else None
+            if kind == b"message":
+                _, name, data = reply
+                entry = channels.get(name)
+                if entry is None:
+                    link.other(reply)
+                    if link.receive is not receive:
+                        return False
+                    continue
+                if convert is not None:
+                    data = convert(data)
+                message = Draft(entry.text, data, None, node)
+            elif kind == b"pmessage" and (entry := self._patterns.get(reply[1])) is not None:
+                _, _, name, data = reply
+                if name.startswith(MARKERS):
+                    continue
+                if convert is not None:
+                    data = convert(data)
+                message = Draft(self._text(name), data, entry.text, node)
+            elif kind == b"smessage" and (entry := self._shards.get(reply[1])) is not None:
+                data = reply[2]
+                if convert is not None:
+                    data = convert(data)
+                message = Draft(entry.text, data, None, node)
+            else:
+                link.other(reply)
+                if link.receive is not receive:
+                    return False
+                continue
+            message.__class__ = Message
+            for call in entry.calls:
+                try:
+                    result = call(message)
+                    if result is not None:
+                        self._follow(result)
+                except Exception:
+                    self._log.failure("on_message failed")
+            if link.receive is not receive:
+                return False
+        if message is not None:
+            link.note_message()
+        return True
+
+    def tell_gap(self, gap: SubscriptionGap) -> None:
+        """Call on_gap of each subscription that a server has confirmed, once each."""
+        told: list[OnGap] = []
+        for entries in list(self._entries.values()):
+            for entry in list(entries.values()):
+                for _, on_gap in entry.listeners if entry.known else ():
+                    if on_gap is not None and on_gap not in told:
+                        told.append(on_gap)
+        for on_gap in told:
+            try:
+                self._follow(on_gap(gap))
+            except Exception:
+                self._log.failure("on_gap failed")
+
+    def _follow(self, result: object) -> None:
+        """The callback is a coroutine function, or returned a Deferred: its failure is logged."""
+        if iscoroutine(result):
+            result = Deferred.fromCoroutine(result)
+        if isinstance(result, Deferred):
+            result.addErrback(lambda failure: self._log.failure("on_message failed", failure))
+
+    # Small things.
+
+    def _names(self, verb: str, channels: object) -> list[bytes]:
+        if isinstance(channels, (str, bytes)):
+            return [self._encode(verb, channels)]
+        if not isinstance(channels, Iterable):
+            raise InvalidData(f"{verb}: {channels!r} is not a channel (text or bytes)")
+        names = [self._encode(verb, channel) for channel in channels]
+        if not names:
+            raise InvalidData(f"{verb}: no channels in {channels!r}")
+        return names
+
+    def _encode(self, verb: str, channel: object) -> bytes:
+        if isinstance(channel, bytes):
+            return channel
+        if not isinstance(channel, str):
+            raise InvalidData(f"{verb}: {channel!r} is not a channel (text or bytes)")
+        try:
+            return channel.encode(self._charset or "utf-8", self._errors)
+        except UnicodeEncodeError as error:
+            raise InvalidData(f"{verb}: cannot encode {channel!r}: {error}") from error
+
+    def _text(self, name: bytes) -> str | bytes:
+        if self._charset is not None:
+            try:
+                return name.decode(self._charset)
+            except UnicodeError:
+                pass
+        return name
+
+    def _drop_listener(
+        self, kind: Kind, name: bytes, entry: _Entry, on_message: OnMessage | None
+    ) -> None:
+        if on_message is not None:
+            _drop(entry, on_message)
+        else:
+            entry.listeners, entry.calls = [], ()
+        for request in list(entry.waiting):
+            if on_message is None or request.on_message == on_message:
+                entry.waiting.remove(request)
+                request.names.discard(name)
+                if not request.names and not request.deferred.called:
+                    request.deferred.errback(CancelledError(f"{request.verb} was withdrawn"))
+        if not entry.listeners:
+            del self._entries[kind][name]
+            del self.names[(kind, name)]
+
+    def _withdraw(self, request: _Request) -> None:
+        """Take back what a subscription brought in."""
+        entries = self._entries[request.kind]
+        request.names.clear()
+        for name in request.added:
+            entry = entries.get(name)
+            if entry is None or request.on_message is None:
+                continue
+            _drop(entry, request.on_message)
+            if not entry.listeners:
+                del entries[name]
+                del self.names[(request.kind, name)]
+        for entry in entries.values():
+            if request in entry.waiting:
+                entry.waiting.remove(request)
+        self._changed()
+
+    def _tell(self, requests: list[_Request], name: bytes) -> None:
+        for request in requests:
+            request.names.discard(name)
+            self._fire_if_done(request)
+
+    def _fire_if_done(self, request: _Request) -> None:
+        if not request.names and not request.deferred.called:
+            request.deferred.callback([request.verb, request.last, self.count(request.kind)])
+
+
+def _set_listener(entry: _Entry, on_message: OnMessage, on_gap: OnGap | None) -> None:
+    """Add it, or give it another `on_gap` when it is there."""
+    for place, (call, _) in enumerate(entry.listeners):
+        if call == on_message:
+            entry.listeners[place] = (on_message, on_gap)
+            return
+    entry.listeners.append((on_message, on_gap))
+    entry.calls = tuple(call for call, _ in entry.listeners)
+
+
+def _drop(entry: _Entry, on_message: OnMessage) -> None:
+    entry.listeners = [each for each in entry.listeners if each[0] != on_message]
+    entry.calls = tuple(call for call, _ in entry.listeners)
