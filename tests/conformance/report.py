@@ -39,7 +39,8 @@ def judge(
 ) -> list[Outcome]:
     """Hold what the suite wrote against the table of the tests that are left out.
 
-    A test of the table that passes is a failure; so is an entry of it that no test has.
+    A test of the table that passes, or fails otherwise than it says, is a failure; so is an entry
+    that no test has.
     """
     where = f"{program}.{mode}"
     outcomes = []
@@ -64,7 +65,7 @@ def _verdict(entry: LeftOut | None, outcome: str, reason: str) -> tuple[str, str
             return "failed", f"it passed, and is to be left out: {entry.reason}"
         case "skipped":
             return "left out", f"it skips itself: {reason}"
-        case "failed" if entry is not None:
+        case "failed" if entry is not None and entry.says is not None and entry.says in reason:
             return "left out", entry.reason
         case "not run" if entry is not None and not entry.runs:
             return "left out", entry.reason

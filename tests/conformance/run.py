@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from fetch import NotFetched, fetch_tests
+from hiredis import ReplyError
 from left_out import LEFT_OUT
 from report import Outcome, judge, summary, write_junit
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.task import deferLater, react
 from twisted.internet.utils import getProcessOutputAndValue
 
@@ -31,6 +33,9 @@ MODES = {"single": 1, "group": 3}
 # A script that runs for longer than the limit, in ms, makes the server answer BUSY. Until then it
 # answers nothing at all, and one that answers nothing for `down_after` is down.
 SERVER_OPTIONS = ("--lua-time-limit", "100", "--unixsocket", "socket")
+
+FORMED_WITHIN = 20.0
+"""Seconds that three servers may take to become a group."""
 
 HERE = Path(__file__).parent
 
@@ -87,15 +92,21 @@ async def form(reactor: Any, servers: Sequence[LocalServer]) -> None:
     founder = create_client([server.address for server in servers], reactor=reactor)
     try:
         await founder.when_ready()
-        for server in servers:
-            while not await _settled(server, founder.master):
-                await deferLater(reactor, 0.02)
+        deadline = reactor.seconds() + FORMED_WITHIN
+        while not all([await settled(server, founder.master) for server in servers]):
+            if reactor.seconds() > deadline:
+                raise SystemExit(f"no group was formed within {FORMED_WITHIN} s")
+            await deferLater(reactor, 0.02)
     finally:
         await founder.disconnect()
 
 
-async def _settled(server: LocalServer, master: str | None) -> bool:
-    info = await server.info("replication")
+async def settled(server: LocalServer, master: str | None) -> bool:
+    """Whether it is the master, or its link to it is up."""
+    try:
+        info = await server.info("replication")
+    except (ConnectionClosed, ReplyError):
+        return False  # whoever becomes a replica closes its connections
     return server.address == master or info.get("master_link_status") == "up"
 
 

@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import Any
 
 import txredisapi
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.task import deferLater
 
 from txharedis import HAClient, create_client
 from txharedis.protocol import NodeProtocol
@@ -66,7 +68,7 @@ class ConnectionHandler:
 
     def execute_command(self, *args: Any, **options: Any) -> Deferred[Any]:
         if [str(word).upper() for word in args[:2]] == ["CONFIG", "SET"]:
-            return _set_up(self._factory.client, args)
+            return Deferred.fromCoroutine(_set_up(self._factory.client, args))
         return self._factory.client.execute_command(*args, **options)
 
     def pipeline(self) -> Deferred[Any]:
@@ -101,15 +103,19 @@ class PipelineOnLink:
         return getattr(self._pipeline, name)
 
 
-def _set_up(client: HAClient, command: Sequence[Any]) -> Deferred[Any]:
+async def _set_up(client: HAClient, command: Sequence[Any]) -> str:
     """Run a command on every node: the servers of a group are set up alike, by whoever runs them.
 
     The tests that do so have one server, and set it up for the connections that come next.
     """
-    links = [node.control for node in client._group._group]
-    return gatherResults([link.exchange(command) for link in links]).addCallback(
-        lambda replies: replies[0][0].decode()
-    )
+    nodes = list(client._group._group)
+    while any(node.control is None for node in nodes):  # a quorum of them makes a client ready
+        await deferLater(reactor, 0.01)
+    for node in nodes:
+        [reply] = await node.control.exchange(command)
+        if isinstance(reply, Exception):
+            raise reply
+    return reply.decode()
 
 
 class UnixConnectionHandler(ConnectionHandler):

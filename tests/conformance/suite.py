@@ -8,6 +8,7 @@ first server. One address is single mode.
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import gc
 import json
@@ -26,6 +27,9 @@ from twisted.trial.reporter import Reporter
 
 TIMEOUT = 10.0
 """Seconds that one test may take, unless it says otherwise itself."""
+
+LIMIT = 300.0
+"""Seconds after which this process says where it hangs, and ends."""
 
 TRIES = 5
 """How often a test that fails by chance may be tried."""
@@ -114,6 +118,7 @@ def run_tests(tests: Sequence[Any]) -> dict[str, dict[str, Any]]:
 
 
 def main(directory: str, results: str, socket: str, *nodes: str) -> int:
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
     mode = "single" if len(nodes) == 1 else "group"
     stand_in.install(nodes if mode == "group" else ())
     sys.path.insert(0, directory)

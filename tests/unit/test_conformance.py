@@ -11,16 +11,18 @@ from tests.conformance.left_out import BY_CHANCE, LEFT_OUT, LeftOut, find
 from tests.conformance.report import Outcome, judge, summary, write_junit
 
 TABLE = (
-    LeftOut("own.*", "not ours", runs=False),
-    LeftOut("ours.differs", "it differs"),
-    LeftOut("ours.alone", "in single mode", mode="single"),
+    LeftOut("own.*", "not ours", None),
+    LeftOut("ours.differs", "it differs", "because"),
+    LeftOut("ours.alone", "in single mode", "because", mode="single"),
 )
 HOLDS = {"own.test": "not run", "ours.differs": "failed", "ours.fine": "passed"}
 
 
-def judged(mode: str = "group", **changed: str) -> dict[str, tuple[str, str]]:
+def judged(
+    mode: str = "group", because: str = "because", **changed: str
+) -> dict[str, tuple[str, str]]:
     results = {
-        test: {"outcome": outcome, "reason": "because", "seconds": 0.1}
+        test: {"outcome": outcome, "reason": because, "seconds": 0.1}
         for test, outcome in (
             HOLDS | {f"ours.{name}": outcome for name, outcome in changed.items()}
         ).items()
@@ -55,6 +57,10 @@ def test_what_passes_does_not_belong_on_the_list() -> None:
     kind, reason = judged(differs="passed")["ours.differs"]
     assert kind == "failed"
     assert "it differs" in reason
+
+
+def test_what_fails_otherwise_than_the_list_says_has_failed() -> None:
+    assert judged(because="of a defect")["ours.differs"] == ("failed", "of a defect")
 
 
 def test_what_ran_to_no_end_is_not_what_the_list_says() -> None:
