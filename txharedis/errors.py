@@ -45,7 +45,10 @@ class UnsupportedCommand(HARedisError):
 
 
 class NoMaster(HARedisError):
-    """No master took the command within `command_timeout` seconds; it was not sent."""
+    """No master took the command within `command_timeout` seconds; it was not sent.
+
+    Nor did a replica, where one may answer; the text names the policy then (`read_from`).
+    """
 
 
 class QueueFull(HARedisError):

@@ -156,7 +156,7 @@ class FailoverService(Service):
         reply, or failing with
           ResponseError      the server refused it (it was not executed, or says otherwise itself);
           OutcomeUnknown     it was sent, the reply was lost, and it must not be sent again;
-          NoMaster           no master within `command_timeout` seconds;
+          NoMaster           no master within `command_timeout` seconds, or none that may answer it;
           QueueFull          `max_pending` commands or `max_pending_bytes` bytes already wait;
           WouldDiscardData   the nodes cannot be made one group without losing data;
           AccessDenied       the servers lack, or refuse us, what we need;

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txharedis.choice import WORDS, nearest, targets
-from txharedis.commands import CommandInfo
+from txharedis.commands import CommandInfo, describe
 from txharedis.deadlines import Deadlines
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, ServiceStopped
 from txharedis.group import NodeGroup
@@ -21,7 +21,7 @@ from txharedis.node import Node
 from txharedis.options import Options, Terms
 from txharedis.pending import PendingCommands
 from txharedis.proofs import INFO, Place, Proof
-from txharedis.read import Read, name_of
+from txharedis.read import Read
 from txharedis.replicas import Replicas
 from txharedis.replies import converter, not_executed
 from txharedis.topology import Address, NodeView
@@ -231,7 +231,7 @@ class ReplicaReads:
         if self._options.command_logging:
             self._log.info(
                 "{command} on {node} ({terms})",
-                command=name_of(args).lower(),
+                command=describe(args).name.lower(),
                 node=node or "nobody yet",
                 terms=WORDS[terms.read_from],
             )
@@ -365,8 +365,8 @@ class ReplicaReads:
         sent = read.node is not None or at_master
         self.cancelled(read)
         if sent:
-            name = name_of(read.args)
-            deferred.errback(OutcomeUnknown(f"{name} was sent, and no reply {took}", read.args))
+            text = f"{read.info.name} was sent, and no reply {took}"
+            deferred.errback(OutcomeUnknown(text, read.args))
         else:
             deferred.errback(NoMaster(f"no node took the read {took}"))
 
