@@ -424,6 +424,7 @@ class FailoverService(Service):
         old = self._last_master
         lost_at = self._traffic.lost_at
         changed = self._traffic.use(master)
+        self._reads.news()
         if not changed and self.phase is Phase.FOLLOWING:
             return
         self._reads.master_changed()
