@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from tests.groups import answer, at_once, until_settled
 from tests.servers.conftest import Form, MakeNetwork, MakeProxy, MakeServers, Watch
-from tests.servers.test_read_from import executed, written
+from tests.servers.test_read_from import counted, executed, written
 from tests.support import eventually
 from txharedis import HAClient
 from txharedis.testing.servers import LocalServer
@@ -164,14 +164,6 @@ async def apart(
             network.heal()
 
     return servers, nodes, stall
-
-
-async def counted(servers: Sequence[LocalServer], read: Callable[[], Any], times: int) -> list[int]:
-    """How many of so many reads each server executed."""
-    before = await executed(servers, "strlen")
-    await at_once(answer(read()) for _ in range(times))
-    after = await executed(servers, "strlen")
-    return [b - a for a, b in zip(before, after, strict=True)]
 
 
 @pytest.mark.parametrize("max_lag", [100, "500ms"])
