@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from twisted.internet.task import react
+from twisted.internet.task import deferLater, react
 
 from txharedis import create_client
+
+ROUNDS = 10
 
 
 async def main(reactor: Any, *nodes: str) -> None:
@@ -24,11 +26,13 @@ async def main(reactor: Any, *nodes: str) -> None:
     )
     await client.when_ready()
     mine = client.read_your_writes()
-    await mine.set("example", "new")
-    print("own writes are seen:", await mine.get("example"))
-    print("a replica, or the master:", await client.get("example"))
-    print("the master:", await client.slave_ok(False).get("example"))
-    print("the nearest node:", await client.read_from("nearest").get("example"))
+    for number in range(ROUNDS):
+        await mine.set("example", f"round {number}")
+        print("own writes are seen:", await mine.get("example"))
+        print("a replica, or the master:", await client.get("example"))
+        print("the master:", await client.slave_ok(False).get("example"))
+        print("the nearest node:", await client.read_from("nearest").get("example"))
+        await deferLater(reactor, 0.1)
     await client.quit()
 
 

@@ -22,9 +22,8 @@ WORDS = {
 def targets(policy: str, master: Address | None, replicas: Sequence[Address]) -> Sequence[Address]:
     """The nodes that may answer a read now, none of them better than another.
 
-    `master` is None while no commands flow to one, `replicas` are those that are fit. No nodes:
-    with "replica" the read waits for a fit one, otherwise it waits for a master, or for a replica
-    before that.
+    `master` is None while no commands flow to one, `replicas` are those that are fit. With no nodes
+    the read waits for the first of those that may answer it.
     """
     masters = () if master is None else (master,)
     match policy:

@@ -54,7 +54,10 @@ class UnsupportedCommand(HARedisError):
 
 
 class NoMaster(HARedisError, TxConnectionError):
-    """No master took the command, or transaction, within `command_timeout` seconds; not sent."""
+    """No master took the command, or transaction, within `command_timeout` seconds; not sent.
+
+    Nor did a replica, where one may answer; the text names the policy then (`read_from`).
+    """
 
 
 class QueueFull(HARedisError):

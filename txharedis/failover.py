@@ -187,7 +187,7 @@ class FailoverService(Service):
         reply, or failing with
           ResponseError      the server refused it (it was not executed, or says otherwise itself);
           OutcomeUnknown     it was sent, the reply was lost, and it must not be sent again;
-          NoMaster           no master within `command_timeout` seconds;
+          NoMaster           no master within `command_timeout` seconds, or none that may answer it;
           QueueFull          `max_pending` commands or `max_pending_bytes` bytes already wait, or
                              `max_dedicated` links of single callers are in use or waited for;
           WouldDiscardData   the nodes cannot be made one group without losing data;
@@ -516,6 +516,7 @@ class FailoverService(Service):
         old = self._last_master
         lost_at = self._traffic.lost_at
         changed = self._traffic.use(master)
+        self._reads.news()
         if not changed and self.phase is Phase.FOLLOWING:
             return
         self._reads.master_changed()

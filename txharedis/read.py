@@ -12,7 +12,7 @@ from txharedis.node import Node
 from txharedis.options import Terms
 from txharedis.proofs import Proof
 
-__all__ = ["Read", "Reads", "name_of", "renamed"]
+__all__ = ["Read", "Reads", "renamed"]
 
 
 class Reads(Protocol):
@@ -79,11 +79,6 @@ class Read:
 
     def lost(self) -> None:
         self.reads.lost(self)
-
-
-def name_of(args: Args) -> str:
-    word = args[0]
-    return word.decode("latin-1") if isinstance(word, bytes) else str(word)
 
 
 def renamed(packed: bytes, name: bytes) -> bytes:

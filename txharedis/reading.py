@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txharedis.choice import WORDS, nearest, targets
-from txharedis.commands import CommandInfo
+from txharedis.commands import CommandInfo, describe
 from txharedis.deadlines import Deadlines
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, ServiceStopped
 from txharedis.group import NodeGroup
@@ -21,7 +21,7 @@ from txharedis.node import Node
 from txharedis.options import Options, Terms
 from txharedis.pending import PendingCommands
 from txharedis.proofs import INFO, Place, Proof
-from txharedis.read import Read, name_of
+from txharedis.read import Read
 from txharedis.replicas import Replicas
 from txharedis.replies import converter, not_executed
 from txharedis.topology import Address, NodeView
@@ -33,7 +33,7 @@ class _Other(enum.Enum):
     """Where a read goes that goes to no replica."""
 
     MASTER = enum.auto()
-    NOWHERE = enum.auto()  # it waits for a replica
+    NOWHERE = enum.auto()  # it waits for one that may answer it
 
 
 class ReplicaReads:
@@ -70,6 +70,7 @@ class ReplicaReads:
         self._nearest: Address | None = None
         self._outgoing: dict[Node, list[Read]] = {}
         self._waiting: deque[Read] = deque()
+        self._at_master: set[Read] = set()  # those that a replica may answer just as well
         self._deadlines = Deadlines(clock, options.command_timeout, self._expire)
         self._stopped: Callable[[bool | None], HARedisError] | None = None
 
@@ -90,41 +91,47 @@ class ReplicaReads:
         """
         if not self._replicas.watched and self._stopped is None:
             self._replicas.watch()
-        where = self._choose(terms, self.db)
-        if where is _Other.MASTER:
+        if self._goes_to_master(terms):
             return self._submit(args, packed, terms, self.db)
         error = self._pending.reserve(len(packed))
         if error is not None:
             return fail(error)
         read = Read(self, args, packed, info, terms)
         self._deadlines.add(read)
-        self._put(read, where)
-        assert read.deferred is not None
-        return read.deferred
+        deferred = read.deferred
+        assert deferred is not None
+        self._put(read, self._choose(terms, read.db))
+        return deferred
 
     # Where a read goes.
 
     def _put(self, read: Read, where: Node | _Other) -> None:
         if where is _Other.MASTER:
+            self._at_master.add(read)
             self._to_master(read)
         elif where is _Other.NOWHERE:
             self._waiting.append(read)
         else:
             self._outgoing.setdefault(where, []).append(read)
 
+    def _goes_to_master(self, terms: Terms) -> bool:
+        """Whether only the master may answer this read."""
+        writes = terms.own_writes
+        return terms.read_from == "master" or (writes is not None and not writes.settled)
+
     def _choose(self, terms: Terms, db: int) -> Node | _Other:
         """The replica for a read of this database, or else."""
-        policy, writes = terms.read_from, terms.own_writes
         # What waited while another database was selected finds no replica's link for its own.
-        if policy == "master" or db != self.db or (writes is not None and not writes.settled):
+        if self._goes_to_master(terms) or db != self.db:
             return _Other.MASTER
-        replicas = self._fit_for(writes)
+        policy = terms.read_from
+        replicas = self._fit_for(terms.own_writes)
         if not replicas and self._replicas.unknown and policy != "master_preferred":
             return _Other.NOWHERE
         master = None if self._pending.held else self._master_address
         nodes = targets(policy, master, list(replicas))
         if not nodes:
-            return _Other.NOWHERE if policy == "replica" else _Other.MASTER
+            return _Other.NOWHERE
         self._turns += 1
         address = nodes[self._turns % len(nodes)]
         if policy == "nearest":
@@ -177,14 +184,34 @@ class ReplicaReads:
         )
 
     def _answered(self, reply: object, read: Read) -> None:
+        self._at_master.discard(read)
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
             deferred.callback(reply)
 
     def _failed(self, failure: Failure, read: Read) -> None:
+        if read.at_master is None:
+            return  # it was taken back
+        self._at_master.discard(read)
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
             deferred.errback(failure)
+
+    def _take_back(self) -> None:
+        """Let replicas answer what the master was to answer, now that there is none."""
+        for read in list(self._at_master):
+            where = self._choose(read.terms, read.db)
+            if isinstance(where, _Other) or read.at_master is None:
+                continue
+            self._at_master.discard(read)
+            queued, read.at_master = read.at_master, None
+            queued.cancel()
+            error = self._pending.reserve(len(read.packed))
+            if error is None:
+                self._put(read, where)
+            elif read.deferred is not None:
+                deferred, read.deferred = read.deferred, None
+                deferred.errback(error)
 
     # To replicas, once a turn.
 
@@ -231,7 +258,7 @@ class ReplicaReads:
         if self._options.command_logging:
             self._log.info(
                 "{command} on {node} ({terms})",
-                command=name_of(args).lower(),
+                command=describe(args).name.lower(),
                 node=node or "nobody yet",
                 terms=WORDS[terms.read_from],
             )
@@ -249,6 +276,8 @@ class ReplicaReads:
                 self._put(read, self._choose(read.terms, read.db))
             else:
                 self._finish(read, refusal)
+        if self._pending.held and self._pending.refusal is None:
+            self._take_back()
 
     # What becomes of a read.
 
@@ -331,7 +360,7 @@ class ReplicaReads:
     def news(self) -> None:
         """What waits may be able to go."""
         self._fit = None
-        if self._waiting:
+        if self._waiting or (self._at_master and self._pending.held):
             self._retry_due = True
             self._next_turn()
 
@@ -350,6 +379,7 @@ class ReplicaReads:
         unsent = [read for reads in self._outgoing.values() for read in reads] + [*self._waiting]
         self._outgoing.clear()
         self._waiting.clear()
+        self._at_master.clear()
         for read in unsent:
             if read.deferred is not None:
                 self._finish(read, why(False))
@@ -365,8 +395,8 @@ class ReplicaReads:
         sent = read.node is not None or at_master
         self.cancelled(read)
         if sent:
-            name = name_of(read.args)
-            deferred.errback(OutcomeUnknown(f"{name} was sent, and no reply {took}", read.args))
+            text = f"{read.info.name} was sent, and no reply {took}"
+            deferred.errback(OutcomeUnknown(text, read.args))
         else:
             deferred.errback(NoMaster(f"no node took the read {took}"))
 

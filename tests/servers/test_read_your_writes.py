@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 
 from tests.groups import answer, at_once
 from tests.servers.conftest import Form, MakeNetwork, MakeServers, Watch
-from tests.servers.test_read_faults import HERE, apart, counted
-from tests.servers.test_read_from import executed
+from tests.servers.test_read_faults import HERE, apart
+from tests.servers.test_read_from import counted, executed
 from tests.support import eventually
 from txharedis import HAClient, OutcomeUnknown
 from txharedis.testing.servers import LocalServer
@@ -26,16 +26,15 @@ async def test_replicas_are_read_when_they_have_the_writes(
     client = watch(group).client
     await client.when_ready()
     view = client.read_your_writes()
-    # Nothing to miss yet.
-    assert (await counted(group, lambda: view.strlen("k"), 10))[0] == 0
-    await view.set("k", "v")
-    # The first one after a write finds out which place a replica must have come to.
-    assert await counted(group, lambda: view.strlen("k"), 1) == [1, 0, 0]
 
     async def on_replicas_only() -> bool:
         at_master, *at_replicas = await counted(group, lambda: view.strlen("k"), 10)
         return at_master == 0 and min(at_replicas) > 0
 
+    await eventually(on_replicas_only)  # nothing to miss yet
+    await view.set("k", "v")
+    # The first one after a write finds out which place a replica must have come to.
+    assert await counted(group, lambda: view.strlen("k"), 1) == [1, 0, 0]
     await eventually(on_replicas_only)
 
 

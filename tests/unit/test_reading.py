@@ -472,14 +472,76 @@ def test_with_no_replica_a_read_waits_without_keeping_the_reactor_busy() -> None
     reads.done()
 
 
-def test_without_a_node_the_others_wait_in_the_masters_queue() -> None:
+@pytest.mark.parametrize("first", [MASTER, SECOND])
+@pytest.mark.parametrize("policy", ["any", "nearest", "replica_preferred", "master_preferred"])
+def test_without_a_node_the_others_wait_for_the_first_that_comes(
+    policy: str, first: Address
+) -> None:
     reads = Reads()
     reads.master = None
     reads.pending.close()
     for address in (FIRST, SECOND):
         reads.node(address).linked = False
-    caller = reads.read(policy="any")
+    caller = reads.read(policy=policy)
     reads.turn()
+    reads.turn()
+    assert not reads.clock.getDelayedCalls()
+    if first == MASTER:
+        reads.master = reads.view(MASTER)
+        reads.pending.open(reads.group[MASTER])
+        reads.reads.news()
+    else:
+        reads.node(SECOND).linked = True
+        reads.reads.ready(reads.group[SECOND])
+    for _ in range(3):
+        reads.turn()
+    reads.node(first).answer(b"v")
+    assert caller.outcomes == [b"v"]
+    reads.done()
+
+
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("policy", ["any", "nearest", "replica_preferred", "master_preferred"])
+def test_a_replica_answers_what_the_master_was_to_answer_when_it_died(
+    policy: str, lost: bool
+) -> None:
+    reads = Reads()
+    for address in (FIRST, SECOND):
+        reads.node(address).linked = False
+    caller = reads.read(policy=policy)
+    reads.turn()
+    assert len(reads.node(MASTER).waiting) == 1
+    if lost:
+        reads.node(MASTER).lose()
+    else:  # it hangs, and its replies are awaited
+        reads.pending.close()
+    reads.master = None
+    reads.node(FIRST).linked = True
+    reads.reads.news()
+    for _ in range(3):
+        reads.turn()
+    reads.node(FIRST).answer(b"v")
+    assert caller.outcomes == [b"v"]
+    if not lost:
+        reads.node(MASTER).answer(b"late")
+        assert caller.outcomes == [b"v"]
+    reads.done()
+
+
+def test_what_only_the_master_can_answer_stays_with_it() -> None:
+    reads = Reads()
+    caller = reads.read("SORT l", policy="replica")
+    reads.turn()
+    [node] = [node for node in reads.group.values() if node.waiting]
+    node.answer(ResponseError("ERR unknown command"))
+    reads.turn()
+    reads.node(MASTER).lose()
+    reads.master = None
+    reads.reads.news()
+    for _ in range(3):
+        reads.turn()
+    assert not any(node.waiting for node in reads.group.values())
+    reads.node(MASTER).linked = True
     reads.pending.open(reads.group[MASTER])
     reads.node(MASTER).answer(b"v")
     assert caller.outcomes == [b"v"]
