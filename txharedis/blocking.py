@@ -28,6 +28,7 @@ STOP_TIME = 0.5
 
 FIRST_TRY = 0.5
 """Seconds that a first link may take, also for a command that would wait for less."""
+_AGAIN = object()
 
 
 class Blocking:
@@ -150,29 +151,36 @@ class _Blocked:
     # The reply.
 
     async def _reply(self) -> object:
-        if self._name in ("WAIT", "WAITAOF") or new_entries(self._name, self._words):
-            # What this client sent before has to be done before.
-            await self._earlier_commands()
         least = FIRST_TRY
-        while not self._abandoned:
-            try:
+        try:
+            if self._name in ("WAIT", "WAITAOF") or new_entries(self._name, self._words):
+                # What this client sent before has to be done before.
+                await self._earlier_commands()
+            while not self._abandoned:
                 link = await self._in_time(self._owner.links.take(self._db), least)
-            except TimeoutError:
-                return at_timeout(self._name)
-            least = 0.0
-            try:
-                reply = await self._issue(link)
-            except LinkLost:
-                self._owner.links.discard(link)
-                young = self._owner.clock.seconds() - self._issued_at < 0.1
-                if young and not self._abandoned:
-                    self._answered.news = False
-                    await self._answered.sleep(0.05)  # it may do so again: no busy loop
-            else:
-                if self._abandoned or not self._goes_again(reply):
+                least = 0.0
+                reply = await self._try(link)
+                if reply is not _AGAIN:
                     return reply
-                self._owner.terms.turned_away(cast(Exception, reply))
+        except TimeoutError:
+            return at_timeout(self._name)
         raise CancelledError
+
+    async def _try(self, link: DedicatedLink) -> object:
+        """The reply of one link, or _AGAIN when it is to be had from another one."""
+        try:
+            reply = await self._issue(link)
+        except LinkLost:
+            self._owner.links.discard(link)
+            young = self._owner.clock.seconds() - self._issued_at < 0.1
+            if young and not self._abandoned:
+                self._answered.news = False
+                await self._answered.sleep(0.05)  # it may be lost again: no busy loop
+            return _AGAIN
+        if self._abandoned or not self._goes_again(reply):
+            return reply
+        self._owner.terms.turned_away(cast(Exception, reply))
+        return _AGAIN
 
     def _goes_again(self, reply: object) -> bool:
         """Whether the node is the one to wait on no more; not, when a person has unblocked it."""
@@ -201,8 +209,7 @@ class _Blocked:
 
     async def _earlier_commands(self) -> None:
         ping = ("PING",)
-        # An error is an answer too; and when the time is over, the next step finds it out.
-        with contextlib.suppress(ResponseError, TimeoutError):
+        with contextlib.suppress(ResponseError):  # an answer too
             await self._in_time(self._owner.pending.add(ping, pack(ping), True), FIRST_TRY)
 
     # On a link.

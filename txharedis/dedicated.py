@@ -223,20 +223,18 @@ class DedicatedLinks:
 
     def _serve(self) -> None:
         """Give those who wait what is idle, and dial for the others."""
-        if self._node is None:
-            return
         for want in self._wants[:]:
+            # Whoever gets one may do anything: pause all this, or take the next one.
             link = next((one for one in self._idle if one.db == want.db), None)
-            if link is not None and want in self._wants:
+            if link is not None and want in self._wants and self._node is not None:
                 self._idle.pop(link).cancel()
                 self._hand_out(want, link)
-        if self._retry is None:
-            dialled = [link.db for link in self._dials]
-            for want in self._wants[:]:
-                if want.db in dialled:
-                    dialled.remove(want.db)
-                else:
-                    self._dial(self._node, want.db)
+        dialled = [link.db for link in self._dials]
+        for want in self._wants[:]:
+            if want.db in dialled:
+                dialled.remove(want.db)
+            elif self._node is not None and self._retry is None:
+                self._dial(self._node, want.db)
 
     def _hand_out(self, want: _Want, link: DedicatedLink) -> None:
         self._wants.remove(want)

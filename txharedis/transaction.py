@@ -75,7 +75,8 @@ class Transaction(CommandMethods):
         self.records = False
 
     def __repr__(self) -> str:
-        return f"<Transaction {'in MULTI' if self.inMulti else 'over' if self._why_over else ''}>"
+        state = "over" if self._why_over else "in MULTI" if self.inMulti else "before MULTI"
+        return f"<Transaction {state}, {self._link or 'no link'}>"
 
     # The methods that make a transaction.
 

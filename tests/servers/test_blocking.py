@@ -11,7 +11,14 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from tests.groups import answer, at_once, opcounter_of, until_settled
+from tests.groups import (
+    DURABLE,
+    answer,
+    append_to_file,
+    at_once,
+    opcounter_of,
+    until_settled,
+)
 from tests.servers.conftest import MakeServers, Watch
 from tests.support import eventually
 from txharedis import HAClient, QueueFull, ServiceStopped
@@ -91,11 +98,11 @@ async def test_a_timeout_keeps_its_total_over_a_failover(
     await answer(client.when_ready())
     began = reactor.seconds()
     reply = command(client)
-    await deferLater(reactor, 1.0)
+    await deferLater(reactor, 1.5)
     assert not reply.called
     group[0].kill()
     result = await answer(reply)
-    assert 2.9 <= reactor.seconds() - began <= 3.6
+    assert 2.9 <= reactor.seconds() - began <= 4.3  # all of it again would be 4.5
     if timeout is None:
         assert result is None
     else:
@@ -115,9 +122,9 @@ async def test_a_timeout_holds_while_there_is_no_master(
     other.kill()
     later = client.blpop(["q"], 1)
     assert await answer(later) is None
-    assert 0.9 <= reactor.seconds() - began <= 1.5
+    assert 0.9 <= reactor.seconds() - began <= 2.0
     assert await answer(blocked) is None
-    assert reactor.seconds() - began <= 3.5
+    assert 2.0 <= reactor.seconds() - began <= 4.5
 
 
 @on_reactor
@@ -138,6 +145,22 @@ async def test_xread_from_now_on_misses_nothing_over_a_failover(
     [[stream, [first, *_]]] = await answer(entries)
     assert (stream, first) == ("s", [new, ["f", "new"]])
     assert await answer(old) != new
+
+
+@on_reactor
+async def test_xread_from_now_on_gets_what_came_before_it_was_issued_again(
+    make_servers: MakeServers, watch: Watch
+) -> None:
+    [server] = await make_servers(1, options=DURABLE)
+    client = watch([server]).client
+    await answer(client.xadd("s", "1-1", "f", "old"))
+    entries = client.xread("BLOCK", 0, "STREAMS", "s", "empty", "$", "$")
+    await eventually(lambda: waiting(server, "xread"))
+    server.kill()
+    await server.exited()
+    append_to_file(server, ("SELECT", 0), ("XADD", "s", "2-1", "f", "new"))
+    await server.start()
+    assert await answer(entries) == [["s", [["2-1", ["f", "new"]]]]]
 
 
 @on_reactor
@@ -227,9 +250,11 @@ async def test_a_cancelled_pop_never_swallows_an_item(
         reply = pop(consumer)
         reply.addCallback(lambda items: delivered.extend(items_of(items)))
         reply.addErrback(lambda failure: failure.trap(CancelledError))
-        await deferLater(reactor, random.choice([0, 0.0005, 0.002, 0.01]))
+        if number % 5:
+            await deferLater(reactor, random.choice([0, 0.0005, 0.002, 0.01]))
         pushed = producer.execute_command(*push, number)
-        await deferLater(reactor, random.choice([0, 0, 0.0003, 0.001]))
+        if number % 5:
+            await deferLater(reactor, random.choice([0, 0, 0.0003, 0.001]))
         reply.cancel()
         await answer(pushed)
 
@@ -352,7 +377,7 @@ async def test_disconnect_takes_blocked_commands_back(
         taken = [reply.result[1] for reply in replies if reply.called]
         began = reactor.seconds()
         await client.disconnect()
-        assert reactor.seconds() - began < 0.6
+        assert reactor.seconds() - began < 1.0
         await pushed
         for reply in replies[len(taken) :]:
             if not reply.called or not isinstance(reply.result, list):

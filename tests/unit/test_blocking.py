@@ -267,9 +267,9 @@ def test_wait_without_its_write_is_an_error() -> None:
 def test_wait_has_the_end_of_its_time_too() -> None:
     played = Played()
     got = outcome(played.submit("WAIT 2 1000"))
+    played.queue.deferreds[0].callback("PONG")
+    played.links.drop()
     played.reactor.advance(1.1)
-    played.links.lead_to(None)
-    played.reactor.advance(FIRST_TRY)
     assert got == [0]
 
 
@@ -471,3 +471,11 @@ def test_more_than_max_dedicated_are_refused() -> None:
     played = Played(max_dedicated=1)
     played.blocked("BLPOP q 0")
     assert isinstance(outcome(played.submit("BLPOP q 0"))[0], QueueFull)
+
+
+def test_wait_says_nothing_while_what_was_sent_before_is_not_answered() -> None:
+    played = Played()
+    got = outcome(played.submit("WAIT 1 2000"))
+    played.reactor.advance(2.1)
+    assert got == [0]
+    assert played.reactor.dials == []

@@ -255,3 +255,16 @@ def test_a_silent_node_drops_its_links() -> None:
     reply = outcome(link.exchange(["BLPOP", "q", 0]))
     masters.nodes[1]._drop_links()
     assert isinstance(reply[0], LinkLost)
+
+
+def test_who_gets_a_link_may_pause_all_at_once() -> None:
+    masters = FakeMasters()
+    first, second = masters.links.take(0), masters.links.take(0)
+    first.addCallback(lambda _: masters.links.lead_to(None))
+    got = outcome(second)
+    masters.lead_to(1)
+    masters.accept()
+    masters.accept()
+    assert got == []
+    masters.lead_to(1)
+    assert len(got) == 1

@@ -155,6 +155,17 @@ def test_after_the_end_everything_is_an_error(end: str, method: str) -> None:
     assert not dial.aborted
 
 
+def test_its_repr_tells_its_state() -> None:
+    played = Played()
+    tx, dial = played.begun("k", multi=False)
+    assert repr(tx) == "<Transaction before MULTI, <DedicatedLink to n:1, database 0>>"
+    outcome(tx.multi())
+    assert "in MULTI" in repr(tx)
+    outcome(tx.discard())
+    dial.answer("OK", "OK")
+    assert repr(tx) == "<Transaction over, no link>"
+
+
 def test_a_strange_end_is_the_end_of_the_link() -> None:
     played = Played()
     tx, dial = played.begun()
