@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogEvent, globalLogPublisher
 
-from tests.unit.fakes import Dial, FakeReactor, settle
+from tests.unit.fakes import Dial, FakeReactor
 from txharedis.errors import ResponseError
 from txharedis.events import SubscriptionGap
 from txharedis.log import ClientLog
@@ -132,8 +132,9 @@ class World:
 
     def run(self) -> World:
         """Let everything happen that needs no time."""
-        for _ in range(20):
-            settle(self.reactor)
+        for _ in range(10):
+            for _ in range(5):
+                self.reactor.advance(0)
             for address, server in self.servers.items():
                 server.serve()
                 if address not in self.slow:

@@ -199,7 +199,6 @@ def test_delivery_stops_where_the_link_changes_its_mind() -> None:
     assert heard == [1]
 
 
-@pytest.mark.parametrize("method", ["add", "remove"])
 @pytest.mark.parametrize(
     ("channels", "text"),
     [
@@ -212,14 +211,12 @@ def test_delivery_stops_where_the_link_changes_its_mind() -> None:
         ("\udcff", "cannot encode"),
     ],
 )
-def test_bad_channels_are_named(method: str, channels: Any, text: str) -> None:
+def test_bad_channels_are_named(channels: Any, text: str) -> None:
     book = make_book()
-    with pytest.raises(InvalidData, match=text):
-        if method == "add":
-            book.add(Kind.PATTERN, channels, print, None, lambda _: False)
-        elif channels is None:
-            raise InvalidData(text)  # all of them
-        else:
+    with pytest.raises(InvalidData, match=f"psubscribe: {text}"):
+        book.add(Kind.PATTERN, channels, print, None, lambda _: False)
+    if channels is not None:  # that is all of them
+        with pytest.raises(InvalidData, match=f"punsubscribe: {text}"):
             book.remove(Kind.PATTERN, channels, None, lambda _: False)
     assert not book.names
 
