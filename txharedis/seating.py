@@ -243,7 +243,7 @@ class Seating:
                 self._settle_soon()
             elif self._markless:
                 self._caught_up(seat)
-            elif not (seat.delivers and self._proof.begun):
+            elif not (seat.delivers and self._proof.begun) or self._proof.gap_since is not None:
                 self._mark()
 
     def seat_denied(self, seat: Seat, error: Exception) -> None:
