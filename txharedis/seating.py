@@ -102,8 +102,6 @@ class Seating:
         if self._incarnation not in ("", incarnation):
             # What the old one acknowledged in its last moments may never have reached a replica.
             self._proof.open_gap()
-            # Who follows the new one already is told by the next survey.
-            self._places.know(())
         self._places.master, self._incarnation = master, incarnation
         self.settle()
         self._mark()

@@ -41,7 +41,7 @@ def test_choice(
 ) -> None:
     places = Places(Clock(), lambda node: node not in down)
     places.master = M
-    places.know(replicas)
+    places.know(M, replicas)
     for node in avoided:
         places.avoid(node, 1.0)
     assert {places.choose(here, linked=False) for _ in range(100)} == best
@@ -51,15 +51,15 @@ def test_a_linked_replica_that_is_not_usable_is_kept_for_a_while() -> None:
     clock = Clock()
     places = Places(clock, lambda node: True)
     places.master = M
-    places.know([B])
+    places.know(M, [B])
     assert places.choose(A, linked=True) == A
     clock.advance(GRACE - 0.1)
     assert places.choose(A, linked=True) == A
     clock.advance(0.2)
     assert places.choose(A, linked=True) == B
-    places.know([A, B])
+    places.know(M, [A, B])
     assert places.choose(A, linked=True) == A
-    places.know([B])
+    places.know(M, [B])
     assert places.choose(A, linked=True) == A  # the time begins anew
 
 
@@ -67,10 +67,23 @@ def test_who_is_avoided_is_forgiven() -> None:
     clock = Clock()
     places = Places(clock, lambda node: True)
     places.master = M
-    places.know([A])
+    places.know(M, [A])
     places.avoid(A, 5.0)
     places.avoid(A, 1.0)
     clock.advance(2.0)
     assert places.choose(None, linked=False) == M
     places.forgive(A)
     assert places.choose(M, linked=True) == A
+
+
+def test_replicas_of_another_master_are_not_known() -> None:
+    clock = Clock()
+    places = Places(clock, lambda node: True)
+    places.master = B
+    places.know(M, [A])
+    assert places.choose(None, linked=False) == B
+    assert places.choose(A, linked=True) == A
+    clock.advance(GRACE + 0.1)
+    assert places.choose(A, linked=True) == B
+    places.know(B, [A])
+    assert places.choose(A, linked=True) == A

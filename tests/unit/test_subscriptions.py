@@ -139,7 +139,7 @@ def moving(world: World) -> Ear:
     ear = subscribed(world)
     world.slow = {A, M}
     world.servers[A].stream.clear()
-    world.subscriptions.place([A])
+    world.subscriptions.place(M, [A])
     world.run()
     assert world.where("c") == [A, M]
     return ear
@@ -171,7 +171,7 @@ def test_what_both_show_before_the_marker_comes_from_the_old_one() -> None:
     ear = subscribed(world)
     world.slow = {A, M}
     world.servers[A].silent = True  # it has yet to confirm
-    world.subscriptions.place([A])
+    world.subscriptions.place(M, [A])
     world.run()
     world.publish("c", "before")
     world.servers[A].stream.clear()
@@ -270,7 +270,7 @@ def test_a_node_that_refuses_what_the_old_one_gives_is_not_moved_to() -> None:
     world = World().start()
     ear = subscribed(world)
     world.servers[A].refused = {b"c"}
-    world.subscriptions.place([A])
+    world.subscriptions.place(M, [A])
     world.run()
     assert world.where("c") == [M]
     world.publish("c", "x")
@@ -405,13 +405,13 @@ def test_a_replica_that_loses_its_master_has_two_seconds() -> None:
     subscribed(world)
     [here] = world.where("c")
     other = B if here is A else A
-    world.subscriptions.place([other])
+    world.subscriptions.place(M, [other])
     world.advance(1.5)
     assert world.where("c") == [here]
-    world.subscriptions.place([A, B])
+    world.subscriptions.place(M, [A, B])
     world.advance(3.0)
     assert world.where("c") == [here]
-    world.subscriptions.place([other])
+    world.subscriptions.place(M, [other])
     world.advance(3.5)
     assert world.where("c") == [other]
     assert world.gaps == []  # its marker came all the same
@@ -494,7 +494,7 @@ def test_without_the_right_to_markers_the_links_alone_count(what: str) -> None:
     assert died - 3.0 <= gap.since <= died
     world.servers[A].up = True
     world.advance(2.0)
-    world.subscriptions.place([A])
+    world.subscriptions.place(M, [A])
     world.run()
     assert world.where("c") == [A]
 
@@ -539,3 +539,31 @@ def test_closing_the_client_from_a_callback_ends_the_deliveries() -> None:
     assert heard == [1]
     world.run()
     assert not world.reactor.getDelayedCalls()
+
+
+def test_a_client_that_is_told_of_a_settled_group_stays_on_its_replica() -> None:
+    world = World().start(A, B)
+    subscribed(world)
+    [here] = world.where("c")
+    other = B if here is A else A
+    # The survey found it all done by another client: who follows the new master is known at once.
+    world.servers[M].die()
+    world.master = other
+    world.subscriptions.place(other, [here])
+    world.subscriptions.follow(other, "run2")
+    world.advance(6.0)
+    assert world.where("c") == [here]
+    assert len(world.servers[here].links) == 1
+    assert len(world.gaps) == 1
+
+
+def test_a_master_that_does_not_answer_is_not_held_against_the_replica() -> None:
+    world = World().start(A)
+    ear = subscribed(world)
+    world.hung = True
+    world.advance(10.0)
+    assert world.where("c") == [A]
+    world.hung = False
+    world.publish("c", "x")
+    world.advance(2.0)
+    assert ear.data == ["x"]
