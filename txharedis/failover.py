@@ -476,11 +476,14 @@ class FailoverService(Service):
             if self._log.once(text, loud=True):
                 self._emit(Refused(at=self._now, reason=text, nodes=(stranger.address,)))
         self.subscriptions.place(
-            view.address
-            for view in survey.views.values()
-            if view.follows == master.address
-            and view.link_up
-            and not (view.is_master or view.syncing or view.loading)
+            master.address,
+            (
+                view.address
+                for view in survey.views.values()
+                if view.follows == master.address
+                and view.link_up
+                and not (view.is_master or view.syncing or view.loading)
+            ),
         )
         self._use(master)
         if not decision.repairs:

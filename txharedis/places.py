@@ -26,12 +26,13 @@ class Places:
         self._clock = clock
         self._is_up = is_up
         self._replicas: tuple[Address, ...] = ()
+        self._replicas_of: Address | None = None
         self._avoided: dict[Address, float] = {}  # until when
         self._astray_since: float | None = None
 
-    def know(self, replicas: Iterable[Address]) -> None:
-        """These are linked to the master and not syncing."""
-        self._replicas = tuple(replicas)
+    def know(self, master: Address, replicas: Iterable[Address]) -> None:
+        """These are linked to this master and not syncing."""
+        self._replicas_of, self._replicas = master, tuple(replicas)
 
     def avoid(self, node: Address, seconds: float) -> None:
         until = self._clock.seconds() + seconds
@@ -48,7 +49,8 @@ class Places:
 
         None when there is none.
         """
-        usable = [node for node in self._replicas if node != self.master and self._is_good(node)]
+        known = self._replicas if self._replicas_of == self.master else ()
+        usable = [node for node in known if node != self.master and self._is_good(node)]
         if here in usable:
             self._astray_since = None
             return here

@@ -47,6 +47,7 @@ class Proof:
         self._denied = denied
         self._number = 0  # of the newest marker
         self._sent: dict[int, float] = {}  # the markers that have not come back, and when
+        self._answered: set[int] = set()  # those that the master took
         self._enough = 0  # the first marker that ends the gap
         self._standpoint: Standpoint | None = None
 
@@ -64,6 +65,7 @@ class Proof:
         """There is no subscription any more."""
         self.since = self.gap_since = None
         self._sent.clear()
+        self._answered.clear()
 
     # Markers.
 
@@ -80,8 +82,13 @@ class Proof:
         return number
 
     def overdue(self, now: float) -> float:
-        """Seconds since the oldest marker was sent that has not come back; 0.0 for none."""
-        return now - min(self._sent.values(), default=now)
+        """Seconds since the oldest marker was sent that the master took and did not come back.
+
+        0.0 for none.
+        """
+        return now - min(
+            (at for mark, at in self._sent.items() if mark in self._answered), default=now
+        )
 
     def came(self, number: int) -> bool:
         """A marker came over the link that counts; returns whether no gap is open any longer."""
@@ -92,7 +99,7 @@ class Proof:
             self.open_gap()  # one was lost, and messages with it
             self._enough = number
         self.since = sent if self.since is None else max(self.since, sent)
-        self._sent = {mark: at for mark, at in self._sent.items() if mark > number}
+        self._forget_until(number)
         return self.gap_since is None or number >= self._enough
 
     def carry_on(self, newest: int, sent: float | None = None) -> None:
@@ -100,9 +107,13 @@ class Proof:
 
         `sent` is when one was sent that it has shown.
         """
-        self._sent = {mark: at for mark, at in self._sent.items() if mark > newest}
+        self._forget_until(newest)
         if sent is not None and self.since is not None:
             self.since = max(self.since, sent)
+
+    def _forget_until(self, newest: int) -> None:
+        self._sent = {mark: at for mark, at in self._sent.items() if mark > newest}
+        self._answered &= self._sent.keys()
 
     def restart(self, at: float) -> None:
         """Without markers: the link worked at this time, and no more is known."""
@@ -116,7 +127,9 @@ class Proof:
             self._sent.pop(number, None)
             if missing_right(str(reply)):
                 self._denied(reply)
-        elif isinstance(stats, dict) and isinstance(replication, dict):
+            return
+        self._answered.add(number)
+        if isinstance(stats, dict) and isinstance(replication, dict):
             before = self._standpoint
             self._standpoint = after = Standpoint.read(incarnation, sent, stats, replication)
             if before is not None and after is not None and resynced(before, after):

@@ -102,8 +102,6 @@ class Seating:
         if self._incarnation not in ("", incarnation):
             # What the old one acknowledged in its last moments may never have reached a replica.
             self._proof.open_gap()
-            # Who follows the new one already is told by the next survey.
-            self._places.know(())
         self._places.master, self._incarnation = master, incarnation
         self.settle()
         self._mark()
@@ -243,7 +241,7 @@ class Seating:
                 self._settle_soon()
             elif self._markless:
                 self._caught_up(seat)
-            elif not (seat.delivers and self._proof.begun):
+            elif not (seat.delivers and self._proof.begun) or self._proof.gap_since is not None:
                 self._mark()
 
     def seat_denied(self, seat: Seat, error: Exception) -> None:

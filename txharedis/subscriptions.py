@@ -134,10 +134,10 @@ class Subscriptions:
         if not self._stopped:
             self._seating.follow(master, incarnation)
 
-    def place(self, replicas: Iterable[Address]) -> None:
-        """These replicas are up, linked to the master and not syncing."""
+    def place(self, master: Address, replicas: Iterable[Address]) -> None:
+        """These replicas are up, linked to this master and not syncing."""
         if not self._stopped:
-            self._places.know(replicas)
+            self._places.know(master, replicas)
             self._seating.settle()
 
     def forsake(self, node: Address) -> None:
