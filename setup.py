@@ -64,6 +64,7 @@ setup(
         "tls": ["twisted[tls]>=24.7"],
         "dev": [
             VALKEY,
+            "twisted[tls]>=24.7",
             "hypothesis>=6.100",
             "klein>=24.8",
             "mypy>=2.4,<2.5",

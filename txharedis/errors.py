@@ -122,7 +122,7 @@ class WouldDiscardData(HARedisError):
 
 
 class AccessDenied(HARedisError):
-    """The servers will not have us: credentials, a right, or a database that they lack.
+    """The servers will not have us: credentials, a certificate, a right, or a database they lack.
 
     The text names the nodes and their own words.
     """

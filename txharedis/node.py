@@ -557,16 +557,20 @@ class Node:
         return self.view
 
     async def _survey_blindly(self, control: NodeProtocol) -> NodeView | None:
-        """As `survey`, by a user without the right to INFO; HELLO tells the role, if nothing else.
+        """As `survey`, by a user without the right to INFO: HELLO or ROLE tell the role.
 
         It is asked for what it may not again after a while.
         """
+        timeout = self._options.survey_timeout
         try:
-            [hello] = await control.exchange(["HELLO"], timeout=self._options.survey_timeout)
+            [hello] = await control.exchange(["HELLO"], timeout=timeout)
+            self.view = parse_hello(self.address, hello)
+            if self.view is None:
+                [role] = await control.exchange(["ROLE"], timeout=timeout)
+                self.view = parse_hello(self.address, hello, role)
         except LinkLost:
             return None
-        self.view = parse_hello(self.address, hello)
-        self.reason = "" if self.view is not None else f"it tells neither INFO nor HELLO: {hello}"
+        self.reason = "" if self.view is not None else f"it tells us nothing of itself: {hello}"
         return self.view
 
     def deny(self, right: str, is_missing: bool) -> None:

@@ -346,12 +346,16 @@ def parse_view(
     )
 
 
-def parse_hello(address: Address, hello: object) -> NodeView | None:
-    """The view of a node that answers nothing but HELLO, None when it does not tell its role."""
+_ROLES = {"master": Role.MASTER, "replica": Role.REPLICA, "slave": Role.REPLICA}
+
+
+def parse_hello(address: Address, hello: object, role_reply: object = None) -> NodeView | None:
+    """The view of a node that answers HELLO, or ROLE, at most; None when it tells no role."""
     fields = _pairs(hello)
-    role = {"master": Role.MASTER, "replica": Role.REPLICA, "slave": Role.REPLICA}.get(
-        fields.get("role", "")
-    )
+    word = fields.get("role", "")
+    if isinstance(role_reply, list) and role_reply and isinstance(role_reply[0], bytes):
+        word = role_reply[0].decode("utf-8", "replace")
+    role = _ROLES.get(word)
     if role is None:
         return None
     cluster = fields.get("mode") == "cluster"

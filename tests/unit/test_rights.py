@@ -163,6 +163,13 @@ def test_without_info_hello_tells_the_role() -> None:
     asked = watched.survey()
     assert watched.asked() == [[b"HELLO"]]  # what is denied is not asked for each time
     watched.answer(NOPERM)
+    assert watched.asked() == [[b"ROLE"]]
+    watched.answer([b"slave", b"n", 2, b"connected", 1])
+    view = asked.result
+    assert view.role is Role.REPLICA
+    asked = watched.survey()
+    watched.answer(NOPERM)
+    watched.answer(NOPERM)
     assert asked.result is None
     assert "NOPERM" in watched.node.reason
 
