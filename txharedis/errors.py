@@ -2,9 +2,9 @@
 
 An error that ends a command says in `executed` what happened to it: False (the server did not
 run it), True (it ran) or None (unknown: it was sent and the reply was lost). Errors that a server
-itself replies with reach the caller as txredisapi.ResponseError, as they do in txredisapi; where
-that one has a ConnectionError, NoMaster, OutcomeUnknown, ServiceStopped and TransactionLost are ones
-too.
+itself replies with reach the caller as txredisapi.ResponseError, as they do in txredisapi. Where
+that one has its ConnectionError, NoMaster, OutcomeUnknown, ServiceStopped and TransactionLost are
+such too.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 import txredisapi
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from tests.groups import answer
 from tests.servers.conftest import Watch
@@ -342,8 +342,7 @@ async def test_every_method_answers_and_does_what_it_does_in_txredisapi(
     async def fresh() -> None:
         while not await saved():
             pass
-        for command in SETUP:
-            await setup.execute_command(*command)
+        await gatherResults([setup.execute_command(*command) for command in SETUP])
 
     differences = []
     for name, calls in CALLS.items():
