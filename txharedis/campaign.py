@@ -219,14 +219,19 @@ class Campaign:
     async def _credentials(self, held: NodeLock, master: Address) -> list[Args]:
         """The commands that let a node in at the master that it is to follow.
 
-        None without a password of ours, nor where an operator has named another user for that.
+        None without a password of ours, when our user has no right to replicate, nor where an
+        operator has named another user for that.
         """
+        view = held.view
         password = self._options.password_of(master)
         if password is None:
             return []
         ours = self._options.username or ""
         user, auth = await held.setting("masteruser"), await held.setting("masterauth")
         if auth and _user(user) != _user(ours):
+            return []
+        if not await held.may("REPLCONF", "odd"):
+            self._log.step("our user may not REPLCONF: {node} is not given it", node=view.address)
             return []
         commands: list[Args] = []
         if user is not None and _user(user) != _user(ours):

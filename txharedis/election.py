@@ -45,8 +45,8 @@ class Evidence:
     client followed, 0 and "" before it did; `history` is the replid of the master that it follows.
     `clusters` are the nodes that deny us because they are in cluster mode, `denied` those that deny
     us for want of a right, with their errors; `commands_denied` deny only the command link. `doubt`
-    is what `doubt_of` said, while it has to be heeded. `follows_only` says why this client may not
-    change anything on the servers, "" when it may.
+    is what `doubt_of` said, while it has to be heeded. `follows_only` tells that this client may
+    change nothing on the servers.
     """
 
     nodes: tuple[Address, ...]
@@ -61,7 +61,7 @@ class Evidence:
     doubt: str = ""
     denied: Mapping[Address, str] = field(default_factory=dict)
     commands_denied: Mapping[Address, str] = field(default_factory=dict)
-    follows_only: str = ""
+    follows_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -421,7 +421,10 @@ class FailoverService(Service):
         """
         decision = survey.decision
         if isinstance(decision, Follow):
-            return any(repair.kind == "meta" for repair in decision.repairs) and self._dialling()
+            certain = not any(view.blind for view in survey.views.values()) and not any(
+                repair.kind == "meta" for repair in decision.repairs
+            )
+            return not certain and self._dialling()
         return self._dialling()
 
     def _dialling(self) -> bool:
@@ -483,6 +486,9 @@ class FailoverService(Service):
         if not decision.repairs:
             self._repair_due = None
             return self._until_next_look(survey)
+        if not any(self._group[repair.node].may_elect for repair in decision.repairs):
+            self._group.recheck_rights()
+            return random.uniform(1.0, 2.0)
         if self._repair_due is None:
             # Often somebody is at it already: the client that failed over.
             self._repair_due = self._now + random.uniform(0.0, 0.3)
@@ -543,12 +549,14 @@ class FailoverService(Service):
         self._log.step("my failover id: {id}", id=failover_id)
         self._emit(FailoverStarted(at=self._now, reason=decision.reason, failover_id=failover_id))
         self._hint = False
+        patience = 0.0
         try:
             master = await self._campaign.fail_over(survey)
         except (LockLost, LinkLost, ResponseError) as error:
             self._log.warn("failover {id} failed: {error}", id=failover_id, error=str(error))
             if denied(error):
                 self._group.recheck_rights()
+                patience = 1.0
             master = None
         self._emit(
             FailoverEnded(
@@ -564,7 +572,7 @@ class FailoverService(Service):
         self._become(Phase.ORIENTATING)
         # Whoever gave way listens for gossip, and for nothing else, for a while.
         self._alarm.news = self._hint
-        return random.uniform(0.03, 0.12)
+        return patience + random.uniform(0.03, 0.12)
 
     async def _repair(self, survey: Survey) -> bool:
         try:
@@ -626,21 +634,18 @@ class FailoverService(Service):
     def commands_denied(self, node: Node, error: Exception) -> None:
         self._log.once(f"{node.address} denies us: {error}", loud=True)
 
-    def rights_changed(self, node: Node) -> None:
-        """Name what is missing, and what comes of it."""
+    def rights_changed(self, node: Node, missing: Sequence[str]) -> None:
         user = self.options.username or "default"
-        missing = ", ".join(node.missing_rights)
-        if not missing:
+        if missing:
+            self._log.warn(
+                "{node}: user {user!r} may not {missing}: {what}",
+                node=node.address,
+                user=user,
+                missing=", ".join(missing),
+                what="it hears of failovers later" if node.may_elect else "it follows only",
+            )
+        elif not node.missing_rights:
             self._log.info("{node}: user {user!r} has all rights", node=node.address, user=user)
-            return
-        what = "it hears of failovers later" if node.may_elect else "it follows only"
-        self._log.warn(
-            "{node}: user {user!r} may not {missing}: {what}",
-            node=node.address,
-            user=user,
-            missing=missing,
-            what=what,
-        )
 
     def _gossip_heard(self, node: Address, text: str) -> None:
         """A hint: look, but not more often than every 50 ms for the same name."""

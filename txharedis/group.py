@@ -33,7 +33,7 @@ class Memory:
 class Survey:
     """The views of one moment, what follows from them, and the links to those who gave them.
 
-    There are links only to nodes on which we have the rights to elect.
+    There are links only to nodes that we have the rights to lock.
     `nodes` is the number of configured servers, `memory` what this client knew before.
     """
 
@@ -123,19 +123,16 @@ class NodeGroup:
         return Survey(
             views=views,
             decision=decide(views, evidence),
-            controls={node.address: link for node, link in links.items() if node.may_elect},
+            controls={node.address: link for node, link in links.items() if node.may_lock},
             nodes=len(nodes),
             memory=memory,
         )
 
-    def _follows_only(self, nodes: Sequence[Node]) -> str:
-        """Why this client takes no part in failovers, "" when it does."""
-        if not self._options.elect:
-            return "elect=False"
-        able = sum(node.may_elect for node in nodes)
-        if len(nodes) > 1 and able < majority(len(nodes)):
-            return f"it has the rights to on {able} of {len(nodes)} nodes"
-        return ""
+    def _follows_only(self, nodes: Sequence[Node]) -> bool:
+        """Whether this client takes no part in failovers: by its option, or for want of rights."""
+        votes = sum(node.may_lock for node in nodes)
+        able = votes >= majority(len(nodes)) and any(node.may_elect for node in nodes)
+        return not (self._options.elect and able)
 
     def recheck_rights(self) -> None:
         """Something was denied: look with the next survey what it was."""

@@ -20,6 +20,7 @@ from txharedis.errors import LinkLost, LockLost, StepFailed
 from txharedis.interfaces import Args, Clock
 from txharedis.protocol import NodeProtocol
 from txharedis.replies import redacted
+from txharedis.rights import denied
 from txharedis.topology import META_KEY, Address, NodeView, failover_key, vote_key
 
 __all__ = ["NodeLock", "QuorumLock"]
@@ -120,6 +121,11 @@ class NodeLock:
             case [_, bytes(value)]:
                 return value.decode("utf-8", "surrogateescape")
         return None
+
+    async def may(self, *command: str) -> bool:
+        """Whether our user has the right to this command, which is run. Raises LinkLost."""
+        [reply] = await self._control.exchange(command, timeout=self._patience)
+        return not denied(reply)
 
     async def fenced(self, *commands: Args) -> None:
         """Run commands on this node in one transaction, if the lock is still ours.

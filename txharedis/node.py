@@ -25,6 +25,7 @@ from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
 from txharedis.replies import missing_right
 from txharedis.rights import (
+    ACTING,
     HEARING,
     PROBES,
     PUBLISHING,
@@ -107,12 +108,13 @@ class NodeObserver(Protocol):
     def commands_denied(self, node: Node, error: Exception) -> None:
         """It will not have our command link."""
 
-    def rights_changed(self, node: Node) -> None:
-        """Other rights are missing there than before."""
+    def rights_changed(self, node: Node, missing: Sequence[str]) -> None:
+        """Other rights are missing there than before; these were not."""
 
 
-#: Seconds after which the rights are looked at again.
+#: Seconds after which the rights are looked at again, when all are there and when some are missing.
 _RIGHTS_AGE = 60.0
+_LACKING_AGE = 10.0
 
 
 class Node:
@@ -158,7 +160,7 @@ class Node:
         self.missing_rights: tuple[str, ...] = ()
         self._rights_due = 0.0
         self._rights_of: NodeProtocol | None = None  # the link on which they were looked at
-        self._no_transactions = ""  # a right for want of which one was begun and could not be ended
+        self._in_transaction = False  # one was begun, and we had no right to end it
         self._no_info_until = -math.inf
         self._peer_host = address.host
         self._in_cluster = False
@@ -217,6 +219,11 @@ class Node:
     def may_elect(self) -> bool:
         """Whether we have, as far as is known, all the rights that a failover takes here."""
         return set(self.missing_rights) <= HEARING
+
+    @property
+    def may_lock(self) -> bool:
+        """Whether we have those that the lock takes here."""
+        return set(self.missing_rights) <= ACTING
 
     def redial_now(self) -> None:
         """Do not wait out the delays: there is news that the node may be back."""
@@ -573,40 +580,43 @@ class Node:
 
     async def _look_at_rights(self, control: NodeProtocol) -> None:
         """Find which rights are missing, without using any."""
-        if self._no_transactions:
+        if self._in_transaction:
             return
         timeout = self._options.survey_timeout
         try:
-            replies = await control.exchange(*TRANSACTION, timeout=timeout)
-            missing = lacking(TRANSACTION, replies)
-            begun = not isinstance(replies[2], Exception)
-            probes = PROBES
-            if not begun:
+            *replies, begun, ended = await control.exchange(*TRANSACTION, timeout=timeout)
+            missing = lacking(TRANSACTION, [*replies, begun, ended])
+            if isinstance(begun, Exception):
                 missing += lacking(PROBES, await control.exchange(*PROBES, timeout=timeout))
-            elif denied(replies[3]):
-                self._no_transactions = "EXEC"
-            else:
+            elif not isinstance(ended, Exception) or str(ended).startswith("EXECABORT"):
                 probes = [*PROBES, PUBLISHING]
-                _, *queued, end = await control.exchange(
+                _, *queued, ended = await control.exchange(
                     ["MULTI"], *probes, ["DISCARD"], timeout=timeout
                 )
-                missing += lacking(probes, queued)
-                if denied(end):
-                    missing += ("DISCARD",)
-                    self._no_transactions = "DISCARD"
+                missing += lacking([*probes, ["DISCARD"]], [*queued, ended])
+                if isinstance(ended, Exception):
+                    self._leave_transaction(control, ended)
+            else:
+                self._leave_transaction(control, ended)
         except LinkLost:
             return  # the survey meets the same
-        if self._no_transactions:
-            control.abort()  # nothing else can be done on this link
+        if "INFO" not in missing:
+            self._no_info_until = -math.inf
         self._rights_of = control
-        self._rights_due = self._reactor.seconds() + _RIGHTS_AGE
+        age = _LACKING_AGE if missing else _RIGHTS_AGE
+        self._rights_due = self._reactor.seconds() + age
         self._set_missing(missing, [name for name in self.missing_rights if name == SUBSCRIBING])
+
+    def _leave_transaction(self, control: NodeProtocol, error: Exception) -> None:
+        """Nothing else can be done on this link; a right that is missing is so on the next too."""
+        self._in_transaction = denied(error)
+        control.abort()
 
     def _set_missing(self, missing: Sequence[str], also: Sequence[str]) -> None:
         names = tuple(dict.fromkeys([*missing, *also]))
-        if set(names) != set(self.missing_rights):
-            self.missing_rights = names
-            self._observer.rights_changed(self)
+        before, self.missing_rights = self.missing_rights, names
+        if set(names) != set(before):
+            self._observer.rights_changed(self, [name for name in names if name not in before])
 
     def picture(self, master: NodeView | None) -> NodePicture:
         """This node in the picture of the topology."""

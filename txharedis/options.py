@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -340,7 +339,7 @@ def _passwords(value: object) -> Mapping[Address, str]:
         if node in passwords:
             raise InvalidOption(f"passwords names {node} twice")
         passwords[node] = password
-    return MappingProxyType(passwords)
+    return passwords
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ itself was denied.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from txharedis.interfaces import Args
@@ -19,7 +20,16 @@ from txharedis.topology import (
     vote_key,
 )
 
-__all__ = ["HEARING", "PUBLISHING", "PROBES", "SUBSCRIBING", "TRANSACTION", "denied", "lacking"]
+__all__ = [
+    "ACTING",
+    "HEARING",
+    "PUBLISHING",
+    "PROBES",
+    "SUBSCRIBING",
+    "TRANSACTION",
+    "denied",
+    "lacking",
+]
 
 _LOCK, _VOTE = failover_key("rights"), vote_key("rights")  # keys that are never there
 
@@ -60,10 +70,19 @@ SUBSCRIBING = f"SUBSCRIBE {GOSSIP_CHANNEL}"
 #: count those who do.
 HEARING = frozenset({SUBSCRIBING, "PUBSUB NUMSUB"})
 
+#: Rights without which a node can still be locked, and so have its vote.
+ACTING = HEARING | {"SLAVEOF", "CLIENT KILL", "EVALSHA", f"INCRBY {OPCOUNTER_KEY}"}
+
+
+_DENIED = re.compile("NOPERM|EXECABORT .*NOPERM", re.DOTALL)
+
 
 def denied(reply: object) -> bool:
-    """Whether this reply says that the user lacks a right."""
-    return isinstance(reply, Exception) and str(reply).startswith("NOPERM")
+    """Whether this reply says that the user lacks a right.
+
+    For EXEC it says so as EXECABORT.
+    """
+    return isinstance(reply, Exception) and _DENIED.match(str(reply)) is not None
 
 
 def lacking(probes: Sequence[Args], replies: Sequence[object]) -> tuple[str, ...]:

@@ -167,14 +167,16 @@ async def watch(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Watc
             failures.append(f"{formatEvent(event)}\n{event['log_failure'].getTraceback()}")
 
     def make(
-        nodes: Sequence[LocalServer | str],
+        nodes: Sequence[LocalServer | str] | str,
         *,
         source: str | None = None,
         dialler: Any = reactor,
         **options: Any,
     ) -> WatchedClient:
         watched = WatchedClient()
-        places = [getattr(node, "address", node) for node in nodes]
+        places = (
+            nodes if isinstance(nodes, str) else [getattr(node, "address", node) for node in nodes]
+        )
         if source:
             dialler = FromAddress(reactor, source)
         watched.client = create_client(places, reactor=dialler, on_event=watched.tell, **options)

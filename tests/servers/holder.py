@@ -63,7 +63,7 @@ class Signaller:
         exchange = NodeProtocol.exchange
 
         def watched(link: NodeProtocol, *commands: Any, **options: Any) -> Any:
-            if any(command[0] == "MULTI" for command in commands):
+            if {"MULTI", "SLAVEOF", "EXEC"} <= {command[0] for command in commands}:
                 self.reached("transaction")
             return exchange(link, *commands, **options)
 

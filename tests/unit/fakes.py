@@ -295,6 +295,9 @@ class ScriptedNode:
         self.settings[name] = value
         return "OK"
 
+    def run_replconf(self, *_: bytes) -> object:
+        return ResponseError("ERR syntax error")
+
     def run_watch(self, key: bytes) -> object:
         self._watched = {key: self.get(key)}
         return "OK"

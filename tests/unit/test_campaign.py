@@ -527,3 +527,73 @@ def test_one_failing_repair_does_not_stop_the_others() -> None:
     scene[2].errors["EXEC"] = ResponseError("ERR no")
     assert scene.repair() is True
     assert scene[3].follows == Address("n", 1)
+
+
+# The credentials of replicas
+
+
+def configured(scene: Scene, **settings: str) -> None:
+    for node in scene.nodes.values():
+        for name, value in {"masteruser": "", "masterauth": "", **settings}.items():
+            node.settings[name.encode()] = value.encode()
+
+
+def credentials(node: ScriptedNode) -> tuple[bytes, bytes]:
+    return node.settings[b"masteruser"], node.settings[b"masterauth"]
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "after"),
+    [
+        ({}, {"masterauth": "old"}, ("", "old")),
+        ({"password": "p"}, {}, ("", "p")),
+        ({"password": "p"}, {"masterauth": "old"}, ("", "p")),
+        ({"password": "p"}, {"masteruser": "default", "masterauth": "old"}, ("default", "p")),
+        ({"password": "p"}, {"masteruser": "repl", "masterauth": "old"}, ("repl", "old")),
+        ({"password": "p"}, {"masteruser": "repl"}, ("", "p")),
+        ({"username": "u", "password": "p"}, {}, ("u", "p")),
+        ({"username": "u", "password": "p"}, {"masterauth": "old"}, ("", "old")),
+        (
+            {"username": "u", "password": "p"},
+            {"masteruser": "u", "masterauth": "old"},
+            ("u", "p"),
+        ),
+        ({"password": "p", "passwords": {"n:2": "q", "n:3": "r"}}, {}, ("", "q")),
+    ],
+)
+def test_a_replica_gets_the_credentials_for_its_master(
+    options: dict[str, Any], before: dict[str, str], after: tuple[str, str]
+) -> None:
+    scene = Scene(**options)
+    configured(scene, **before)
+    assert scene.fail_over().address == Address("n", 2)
+    assert credentials(scene[3]) == tuple(text.encode() for text in after)
+    assert scene[3].follows == Address("n", 2)
+
+
+def test_the_credentials_are_set_behind_the_fence_and_before_slaveof() -> None:
+    scene = Scene(username="u", password="p")
+    configured(scene)
+    scene.fail_over()
+    (names,) = [names for names, _ in scene[3].writes if "SLAVEOF n 2" in names]
+    start = names.index("MULTI")
+    user, auth = "CONFIG SET masteruser", "CONFIG SET masterauth"
+    assert names[start : start + 4] == ["MULTI", user, auth, "SLAVEOF n 2"]
+
+
+def test_the_credentials_of_who_may_not_replicate_are_given_to_nobody() -> None:
+    scene = Scene(username="u", password="p")
+    configured(scene)
+    scene[3].errors["REPLCONF"] = ResponseError("NOPERM no")
+    scene.fail_over()
+    assert credentials(scene[3]) == (b"", b"")
+    assert scene[3].follows == Address("n", 2)
+
+
+def test_no_rights_to_lock_is_an_error() -> None:
+    scene = Scene()
+    for node in scene.nodes.values():
+        node.errors["EVAL"] = ResponseError("NOPERM no")
+    error = scene.fail_over()
+    assert isinstance(error, ResponseError)
+    assert str(error).startswith("NOPERM")

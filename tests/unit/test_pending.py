@@ -380,6 +380,19 @@ def test_a_server_that_lost_the_script_is_given_it_again() -> None:
     assert unpacked(link.written[-1]) == expected
 
 
+def test_a_count_that_is_denied_is_not_asked_for_each_time() -> None:
+    pending, link = counted()
+    link.answer(b"OK", b"OK", b"OK", ResponseError("NOPERM User app has no permissions"))
+    del link.batches[:]
+    for _ in range(1001):
+        pending.add(("SET",), b"w", False)
+        pending.open(link)
+        link.answer(b"OK")
+    counts = [batch for batch in link.batches if b"EVALSHA" in batch[0]]
+    assert len(counts) == 1
+    assert link.batches[-1] == counts[0]
+
+
 def test_a_refused_or_lost_count_is_nobodys_error() -> None:
     pending, link = counted()
     link.answer(b"OK", b"OK", b"OK", READONLY)
