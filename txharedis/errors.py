@@ -2,8 +2,9 @@
 
 An error that ends a command says in `executed` what happened to it: False (the server did not
 run it), True (it ran) or None (unknown: it was sent and the reply was lost). Errors that a server
-itself replies with reach the caller as txredisapi.ResponseError, as they do in txredisapi; where
-that one has a ConnectionError, NoMaster, OutcomeUnknown and ServiceStopped are ones too.
+itself replies with reach the caller as txredisapi.ResponseError, as they do in txredisapi. Where
+that one has its ConnectionError, NoMaster, OutcomeUnknown, ServiceStopped and TransactionLost are
+such too.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class OutcomeUnknown(HARedisError, TxConnectionError):
         self.command = tuple(command)
 
 
-class TransactionLost(HARedisError):
+class TransactionLost(HARedisError, TxConnectionError):
     """A failover, or the loss of its link, ended a transaction before it was answered.
 
     `exec_sent` tells whether EXEC had been sent. `executed` is False when the server did not

@@ -135,6 +135,7 @@ def main(directory: str, results: str, socket: str, *nodes: str) -> int:
     tests = flat(runner.TestLoader().loadPackage(sys.modules["tests"], recurse=True))
     listed = {test_id(test): left_out.find(test_id(test), mode) for test in tests}
     wanted = [test for test in tests if (entry := listed[test_id(test)]) is None or entry.runs]
+    gc.freeze()  # what is there from the start need not be gone through after each test
     results_of = run_tests(wanted)
     for _ in range(TRIES - 1):
         again = [

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import pytest_twisted
 import txredisapi
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from tests.groups import answer
 from tests.servers.conftest import Watch
+from tests.support import eventually
 from txharedis import HAClient
 from txharedis.testing.servers import LocalServer
 
@@ -40,6 +41,13 @@ def shape(reply: Any) -> Any:
         case dict():
             return sorted(reply), {shape(value) for value in reply.values()}
     return type(reply)
+
+
+def unordered(reply: Any) -> Any:
+    """As exact, but for the order of the innermost items: a table's, which moves them about."""
+    if isinstance(reply, list) and not any(isinstance(item, list) for item in reply):
+        return list, sorted((exact(item) for item in reply), key=repr)
+    return type(reply), [unordered(item) for item in reply] if isinstance(reply, list) else reply
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,9 @@ CALLS: dict[str, list[Call]] = {
         call("AND", "d"),
     ],
     "dbsize": [call()],
+    "blpop": [call("list"), call(["nothing", "list"], 1), call("nothing", 0.01), call("text")],
+    "brpop": [call("list"), call(["nothing", "list"], timeout=1), call("nothing", 0.01)],
+    "brpoplpush": [call("list", "other"), call("list", "other", 1), call("list", "text")],
     "decr": [call("number"), call("number", 5), call("text")],
     "decrby": [call("number", 2)],
     "delete": [call("text"), call(["text", "number"]), call("text", "nothing"), call(b"text")],
@@ -117,7 +128,7 @@ CALLS: dict[str, list[Call]] = {
     "incr": [call("number"), call("number", 5), call("text"), call("big")],
     "incrby": [call("number", 2)],
     "info": [Call(compare=shape), Call(("server",), {}, shape), Call(("nonsense",), {}, shape)],
-    "keys": [call("text*"), call("no*")],
+    "keys": [call("text*"), Call(("n*",), {}, unordered), call("none*")],
     "lastsave": [Call(compare=shape)],
     "lindex": [call("list", 0), call("list", -1), call("list", 99)],
     "llen": [call("list"), call("text")],
@@ -148,7 +159,7 @@ CALLS: dict[str, list[Call]] = {
     "rpush": [call("list", "x"), call("list", ["x", 1]), call("text", "x")],
     "sadd": [call("set", "new"), call("set", ["a", 1]), call("set", "a", "b"), call("text", "a")],
     "save": [call()],
-    "scan": [call(count=1000), call(0, "text*", 1000)],
+    "scan": [Call((), {"count": 1000}, unordered), call(0, "text*", 1000)],
     "scard": [call("set")],
     "script_exists": [call(UNKNOWN), call(UNKNOWN, UNKNOWN)],
     "script_flush": [call()],
@@ -190,7 +201,7 @@ CALLS: dict[str, list[Call]] = {
     "spop": [call("single"), call("nothing")],
     "srandmember": [call("single"), call("nothing")],
     "srem": [call("set", "one"), call("set", ["one", "none"])],
-    "sscan": [call("set"), call("set", 0, "o*", 10)],
+    "sscan": [Call(("set",), {}, unordered), call("set", 0, "o*", 10)],
     "substr": [call("text", 1, 2), call("text", 1), call("number", 0)],
     "sunion": [call(["set", "set2"]), call("set", "nothing")],
     "sunionstore": [call("d", ["set", "set2"])],
@@ -236,10 +247,9 @@ NOT_COMPARED = {
         ),
         "a step of the protocol, and not for users",
     ),
-    **dict.fromkeys(("blpop", "brpop", "brpoplpush"), "blocks"),
     **dict.fromkeys(
         ("commit", "discard", "execute_pipeline", "multi", "pipeline", "unwatch", "watch"),
-        "the state of one connection",
+        "the state of one connection: tests/conformance has txredisapi's own tests of them",
     ),
     **dict.fromkeys(("auth", "select"), "changes its connection; here it would change all"),
     **dict.fromkeys(("quit", "shutdown", "whenConnected", "whenDisconnected"), "an end or a start"),
@@ -330,20 +340,25 @@ async def test_every_method_answers_and_does_what_it_does_in_txredisapi(
         info = await setup.info()
         return all(f"{what}_in_progress:0" in info for what in ("rdb_bgsave", "aof_rewrite"))
 
-    async def fresh() -> None:
-        while not await saved():
-            pass
-        for command in SETUP:
-            await setup.execute_command(*command)
+    async def digest() -> str:
+        return str(await setup.execute_command("DEBUG", "DIGEST"))
 
+    async def set_up() -> None:
+        await gatherResults([setup.execute_command(*command) for command in SETUP])
+
+    await set_up()
+    before = await digest()
     differences = []
     for name, calls in CALLS.items():
         for each in calls:
             outcomes = []
             for client in (original, ours):
-                await fresh()
                 told = await outcome(client, name, each)
-                outcomes.append((told, await setup.execute_command("DEBUG", "DIGEST")))
+                outcomes.append((told, await digest()))
+                if outcomes[-1][1] != before:
+                    await set_up()
+                if name in ("bgrewriteaof", "bgsave"):
+                    await eventually(saved)
             if outcomes[0] != outcomes[1]:
                 differences.append(f"{name}{each.args}{dict(each.named)}: {outcomes}")
     assert not differences, "\n".join(differences)
