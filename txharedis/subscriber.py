@@ -69,7 +69,7 @@ class SubscriberProtocol(NodeProtocol):
             lambda error, _replies: denied(error),
         )
         self.receive: Receive = Keeper(None)
-        self.node = node
+        self.node = str(node)
         self.last_message = -math.inf
         self._marker = marker
         self._marked = marked
