@@ -461,6 +461,7 @@ def test_refused_after_a_reconnect_it_is_asked_for_again() -> None:
     world.advance(2.0)
     assert (world.where("c"), world.where("d")) == ([M], [])
     world.publish("d", "lost")
+    world.run()
     world.servers[M].refused = set()
     published = world.reactor.seconds()
     world.advance(2.0)
