@@ -31,9 +31,6 @@ TIMEOUT = 10.0
 LIMIT = 300.0
 """Seconds after which this process says where it hangs, and ends."""
 
-TRIES = 5
-"""How often a test that fails by chance may be tried."""
-
 
 class Recorder(Reporter):
     """Keeps, for each test, how it ended and why."""
@@ -137,15 +134,6 @@ def main(directory: str, results: str, socket: str, *nodes: str) -> int:
     wanted = [test for test in tests if (entry := listed[test_id(test)]) is None or entry.runs]
     gc.freeze()  # what is there from the start need not be gone through after each test
     results_of = run_tests(wanted)
-    for _ in range(TRIES - 1):
-        again = [
-            type(test)(test._testMethodName)
-            for test in wanted
-            if test_id(test) in left_out.BY_CHANCE
-            and results_of[test_id(test)]["outcome"] == "failed"
-        ]
-        if again:
-            results_of |= run_tests(again)
     not_run = {"outcome": "not run", "reason": "", "seconds": 0.0}
     outcomes = {test: results_of.get(test, not_run) for test in listed}
     Path(results).write_text(json.dumps(outcomes))

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.conformance.left_out import BY_CHANCE, LEFT_OUT, LeftOut, find
+from tests.conformance.left_out import LEFT_OUT, LeftOut
 from tests.conformance.report import Outcome, judge, summary, write_junit
 
 TABLE = (
@@ -104,4 +104,3 @@ def test_report_tells_what_failed_and_why_the_rest_was_left_out(tmp_path: Path) 
 def test_no_test_is_listed_twice() -> None:
     patterns = [entry.tests for entry in LEFT_OUT]
     assert len(set(patterns)) == len(patterns)
-    assert not any(find(test, mode) for test in BY_CHANCE for mode in ("single", "group"))
