@@ -102,6 +102,8 @@ class Seating:
         if self._incarnation not in ("", incarnation):
             # What the old one acknowledged in its last moments may never have reached a replica.
             self._proof.open_gap()
+            if self._handover is not None:
+                self._give_up_moving()  # its marker is in the stream of the old master
         self._places.master, self._incarnation = master, incarnation
         self.settle()
         self._mark()

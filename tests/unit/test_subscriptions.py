@@ -239,6 +239,22 @@ def test_the_new_node_dies_after_it_has_shown_the_marker() -> None:
     assert world.gaps == []
 
 
+def test_a_new_master_during_the_move_ends_it() -> None:
+    world = World()
+    ear = moving(world)
+    world.servers[M].pass_on()
+    world.publish("c", "x")
+    world.servers[M].pass_on()
+    world.master = B
+    world.subscriptions.follow(B, "run2")
+    world.run()
+    assert ear.data == ["x"]
+    assert world.where("c") == [M]
+    world.servers[A].pass_on()
+    world.servers[M].pass_on()
+    assert ear.data == ["x"]
+
+
 def test_a_subscription_during_the_move_waits_for_its_end() -> None:
     world = World()
     moving(world)
