@@ -648,6 +648,8 @@ class FailoverService(Service):
                 missing=", ".join(missing),
                 what="it hears of failovers later" if node.may_elect else "it follows only",
             )
+        elif SUBSCRIBING in node.missing_rights:
+            self._gossip.renew(node.address)  # others were granted; this one may have been too
         elif not node.missing_rights:
             self._log.info("{node}: user {user!r} has all rights", node=node.address, user=user)
 

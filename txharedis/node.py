@@ -6,6 +6,7 @@ import enum
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -376,6 +377,7 @@ class Node:
         self.identity = _identity(replies)
         self._ready_at = self._reactor.seconds()
         self._ping_out = False
+        self._no_info_until = -math.inf
         self._command_factory.redial_now()
         self._sign(_Sign.READY, "")
         self.ask_replication()
@@ -509,13 +511,15 @@ class Node:
         control, identity = self.control, self.identity
         if control is None or identity is None or self.status is not Status.UP:
             return None
-        run_id = identity.run_id
         timeout = self._options.survey_timeout
         now = self._reactor.seconds()
         if self.checks_rights and (self._rights_of is not control or now >= self._rights_due):
             await self._look_at_rights(control)
-        if now < self._no_info_until:
+        if now >= self._no_info_until and not identity.run_id:
+            identity = await self._identify(control)  # it may be allowed by now
+        if now < self._no_info_until or not identity.run_id:
             return await self._survey_blindly(control)
+        run_id = identity.run_id
         meta = ["HGETALL", META_KEY]
         counters = ["MGET", OPCOUNTER_KEY, vote_key(run_id), failover_key(run_id)]
         try:
@@ -572,6 +576,22 @@ class Node:
             return None
         self.reason = "" if self.view is not None else f"it tells us nothing of itself: {hello}"
         return self.view
+
+    async def _identify(self, control: NodeProtocol) -> Identity:
+        """Ask who it is on a link on which that was denied before."""
+        timeout = self._options.survey_timeout
+        identity = Identity.parse(b"")
+        with suppress(LinkLost):
+            [info] = await control.exchange(["INFO", "server"], timeout=timeout)
+            if isinstance(info, bytes):
+                identity = Identity.parse(info)
+        if identity.run_id:
+            self.identity = identity
+            self._ready_at = self._reactor.seconds()
+            self._command_run_id = self._command_run_id or identity.run_id
+        else:
+            self._no_info_until = self._reactor.seconds() + _RIGHTS_AGE
+        return identity
 
     def deny(self, right: str, is_missing: bool) -> None:
         """Note whether one right is missing, beside those that the survey looks at."""

@@ -265,15 +265,24 @@ async def test_rights_on_a_quorum_are_enough(group: list[LocalServer], watch: Wa
 
 
 @on_reactor
-async def test_rights_that_are_granted_are_used(group: list[LocalServer], watch: Watch) -> None:
+@pytest.mark.parametrize("anew", [True, False], ids=["new links", "old links"])
+async def test_rights_that_are_granted_are_used(
+    group: list[LocalServer], watch: Watch, anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("txharedis.node._LACKING_AGE", 0.5)
     await set_user(group, *documented("follower"))
     watched = watch(group, survey_interval=0.5, **ME)
     await answer(watched.client.set("app:k", "v"))
     assert rights_missing(watched)
     await at_once(server.call("ACL", "SETUSER", USER, *documented("app")) for server in group)
     # It looks again by itself, and at once on a new link.
-    await at_once(server.call("CLIENT", "KILL", "USER", USER) for server in group)
+    if anew:
+        await at_once(server.call("CLIENT", "KILL", "USER", USER) for server in group)
     await eventually(lambda: not rights_missing(watched))
+    assert await answer(watched.client.set("app:k", "w")) == "OK"
+    # To see more than before is no reason for a failover.
+    assert not watched.seen(FailoverStarted)
     group[0].kill()
     await watched.until(FailoverStarted)
-    assert await answer(watched.client.set("app:k", "w")) == "OK"
+    assert await answer(watched.client.set("app:k", "x")) == "OK"
+    assert promotions(group) == 1

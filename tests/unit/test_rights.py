@@ -182,6 +182,23 @@ def test_a_link_is_up_without_the_right_to_info() -> None:
     assert watched.node.status is Status.UP
     assert watched.node.run_id == ""
     assert watched.node.serves("")
+    # Allowed later, on the same link, it is identified before anything else is believed.
+    watched.node.checks_rights = False
+    asked = watched.survey()
+    assert watched.asked() == [[b"INFO", b"server"]]
+    watched.answer(NOPERM)
+    watched.answer(HELLO)
+    blind: Any = asked.result
+    assert blind.run_id == ""
+    watched.reactor.advance(60.0)
+    watched.asked()
+    asked = watched.survey()
+    assert watched.asked() == [[b"INFO", b"server"]]
+    watched.answer(INFO)
+    watched.answer(*REPLIES)
+    seen: Any = asked.result
+    assert (seen.run_id, seen.blind) == ("r1", False)
+    assert watched.node.serves("r1")
 
 
 @pytest.mark.parametrize(
