@@ -18,7 +18,7 @@ from tests.support import eventually
 from txharedis import AccessDenied, HARedisError
 from txharedis.events import MasterChanged, NodeChanged
 from txharedis.testing.servers import LocalServer
-from txharedis.topology import Status
+from txharedis.topology import Role, Status
 
 on_reactor = pytest_twisted.ensureDeferred
 
@@ -169,7 +169,9 @@ async def test_a_password_that_changes_while_it_runs(
     await change(SECRET)
     await eventually(lambda: watched.client.master)
     assert await answer(watched.client.set("k", "4")) == "OK"
-    assert len({node.role for node in watched.client.topology.nodes}) == 2
+    await eventually(
+        lambda: {node.role for node in watched.client.topology.nodes} == {Role.MASTER, Role.REPLICA}
+    )
     assert_silent(watched)
 
 

@@ -21,7 +21,7 @@ from tests.groups import (
     promotions,
     until_settled,
 )
-from tests.servers.conftest import Watch
+from tests.servers.conftest import MakeServers, Watch
 from tests.support import eventually
 from txharedis import ResponseError
 from txharedis.events import FailoverStarted, MasterChanged, Waiting
@@ -188,14 +188,14 @@ async def test_a_user_of_data_waits_while_two_say_that_they_are_master(
 
 
 @on_reactor
-async def test_a_user_of_data_uses_a_single_node(server: LocalServer, watch: Watch) -> None:
-    await set_user([server], *documented("follower"))
+async def test_a_user_of_data_uses_a_single_node(make_servers: MakeServers, watch: Watch) -> None:
+    user = ("--user", USER, "on", f">{PASSWORD}", *documented("follower"))
+    [server] = await make_servers(1, options=user)
     watched = watch([server], **ME)
     assert await answer(watched.client.set("app:k", "v")) == "OK"
     assert watched.client.master == server.address
     assert rights_missing(watched) == set()
     await server.restart()
-    await set_user([server], *documented("follower"))
     assert await answer(watched.client.set("app:k", "w")) == "OK"
 
 
