@@ -13,24 +13,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from txharedis.alarm import Alarm
-from txharedis.blocking import Blocking
 from txharedis.campaign import Campaign
 from txharedis.client import HAClient
-from txharedis.commands import CommandInfo, describe, refusal
-from txharedis.dedicated import DedicatedTerms
+from txharedis.dispatch import Dispatch
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
-    InvalidOption,
     LinkLost,
     LockLost,
     ResponseError,
     UnfitNodes,
-    UnsupportedCommand,
     WouldDiscardData,
 )
 from txharedis.events import (
@@ -44,20 +40,16 @@ from txharedis.events import (
 )
 from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
-from txharedis.interfaces import Args, Reactor, pack
+from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
-from txharedis.monitoring import Monitoring, Monitors
+from txharedis.monitoring import Monitoring
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
-from txharedis.reading import ReplicaReads
-from txharedis.replies import converter
 from txharedis.rights import SUBSCRIBING, denied
-from txharedis.scripts import ScriptCache
 from txharedis.subscriptions import Subscriptions
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
 from txharedis.transaction import Transaction
-from txharedis.transactions import Transactions
 
 __all__ = ["FailoverService", "Phase", "create_client"]
 
@@ -115,26 +107,8 @@ class FailoverService(Service):
         self._group = NodeGroup(reactor, parsed.addresses, self.options, self, self._log)
         self._single = len(self._group) == 1
         self._alarm = Alarm(reactor)
-        self._scripts = ScriptCache()
         self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
-        terms = DedicatedTerms(
-            counter=self._traffic.counter,
-            convert=converter(self.options.charset, self.options.convert_numbers),
-            may_retry=self._traffic.may_retry,
-            turned_away=self._traffic.turned_away,
-        )
-        links = self._traffic.links
-        self._blocking = Blocking(reactor, links, self._traffic.pending, self._log, terms)
-        self._transactions = Transactions(reactor, links, self.options, terms)
-        self._monitors = Monitors(reactor, links, self._log)
-        self._reads = ReplicaReads(
-            reactor,
-            self._group,
-            self.options,
-            self._traffic.pending,
-            self._log,
-            lambda: self._traffic.master if self._traffic.address is not None else None,
-        )
+        self._dispatch = Dispatch(reactor, self._group, self._traffic, self.options, self._log)
         self._gossip = Gossip(
             reactor,
             () if self._single else parsed.addresses,
@@ -200,74 +174,25 @@ class FailoverService(Service):
         goes over a link of its own, is issued again on the next master, and takes nothing away when
         it is cancelled; see docs/guarantees.md.
         """
-        info = describe(args)
-        if info.name == "SELECT":
-            return self._select(args, packed)
-        if info.stateful:
-            return fail(UnsupportedCommand(refusal(info.name)))
-        if info.replica and terms.read_from != "master":
-            return self._with_scripts(self._reads.add(args, packed, info, terms), info, packed)
-        if self.options.command_logging:
-            place = self.master or "nobody yet"
-            self._log.info(
-                "{command} on {node} (master default)", command=info.name.lower(), node=place
-            )
-        if info.blocking:
-            reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
-        else:
-            reply = self._traffic.pending.add(args, packed, info.read)
-        reply = self._with_scripts(reply, info, packed)
-        if terms.own_writes is not None and not info.read:
-            terms.own_writes.begin()
-            reply.addBoth(terms.own_writes.end)
-        return reply
+        return self._dispatch.submit(args, packed, terms)
 
-    def _with_scripts(
-        self, reply: Deferred[object], info: CommandInfo, packed: bytes
-    ) -> Deferred[object]:
-        if info.noscript:
-            self._scripts.note(info.name, packed)
-            reply.addErrback(self._script_again, info, packed)
-        return reply
-
-    def _script_again(
-        self, failure: Failure, info: CommandInfo, packed: bytes
-    ) -> Failure | Deferred[object]:
-        """A master that does not know a script of ours is given it."""
-        words = self._scripts.again(info.name, packed, failure.value)
-        if words is None:
-            return failure
-        return self._traffic.pending.add(words, pack(tuple(words)), info.read)
-
-    @property
-    def _db(self) -> int:
-        """The database that is selected."""
-        return self._traffic.pending.db
-
-    def _select(self, args: Args, packed: bytes) -> Deferred[object]:
-        try:
-            db = int(args[1])
-        except (IndexError, ValueError):
-            return fail(InvalidOption(f"{list(args[1:])!r} names no database"))
-        if db == self.options.haredis_db_num:
-            return fail(
-                InvalidOption(f"{db} is the database of our own keys (haredis_db_num); use another")
-            )
-        return self._traffic.select(db, args, packed)
-
-    def begin(self, keys: Any, *, multi: bool) -> Deferred[Transaction]:
+    def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Transaction]:
         """A transaction that watches `keys` (None for nothing); see HAClient.multi."""
-        return Deferred.fromCoroutine(self._transactions.begin(keys, self._db, multi=multi))
+        return self._dispatch.begin(keys, terms, multi=multi)
 
     def transact(
-        self, function: Callable[[Transaction], Any], keys: tuple[Any, ...], attempts: int
+        self,
+        function: Callable[[Transaction], Any],
+        keys: tuple[Any, ...],
+        attempts: int,
+        terms: Terms,
     ) -> Deferred[list[Any]]:
         """See HAClient.transaction."""
-        return Deferred.fromCoroutine(self._transactions.run(function, keys, self._db, attempts))
+        return self._dispatch.transact(function, keys, attempts, terms)
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:
         """See HAClient.monitor."""
-        return self._monitors.start(on_line, self._db)
+        return self._dispatch.monitor(on_line)
 
     @property
     def master(self) -> str | None:
@@ -305,9 +230,8 @@ class FailoverService(Service):
 
         What waits for a start is not waited for.
         """
-        busy = (self._traffic.pending, self._blocking, self._transactions)
-        while self.phase not in (Phase.IDLE, Phase.STOPPED) and any(busy):
-            await gatherResults([part.when_idle() for part in busy])
+        while self.phase not in (Phase.IDLE, Phase.STOPPED) and self._dispatch.busy:
+            await self._dispatch.when_idle()
 
     # The Service.
 
@@ -323,7 +247,7 @@ class FailoverService(Service):
                 "replica-priority 0"
             )
         self._group.start()
-        self._reads.start()
+        self._dispatch.reads.start()
         self._gossip.start()
         self._conductor = Deferred.fromCoroutine(self._conduct())
         self._conductor.addErrback(self._conductor_failed)
@@ -341,18 +265,15 @@ class FailoverService(Service):
             return succeed(None)
         self._become(Phase.STOPPED)
         self._traffic.stop()
-        self._reads.stop()
         unsubscribed = self.subscriptions.close()
         if self._conductor is not None:
             self._conductor.cancel()
-        self._transactions.stop()
-        self._monitors.stop()
-        unblocked = self._blocking.stop()
+        taken_back = self._dispatch.stop()
         return gatherResults(
             [
                 self._gossip.close(),
                 unsubscribed,
-                unblocked.addCallback(lambda _: self._close_links()),
+                taken_back.addCallback(lambda _: self._close_links()),
             ]
         )
 
@@ -459,7 +380,7 @@ class FailoverService(Service):
         self._traffic.lose()
         self._become(Phase.REFUSING)
         self._traffic.refuse(_ERRORS[decision.why](decision.reason))
-        self._reads.news()
+        self._dispatch.reads.news()
         self.subscriptions.refuse(_ERRORS[decision.why](decision.reason))
         return min(1.0, self.options.survey_interval)
 
@@ -519,10 +440,10 @@ class FailoverService(Service):
         old = self._last_master
         lost_at = self._traffic.lost_at
         changed = self._traffic.use(master)
-        self._reads.news()
+        self._dispatch.reads.news()
         if not changed and self.phase is Phase.FOLLOWING:
             return
-        self._reads.master_changed()
+        self._dispatch.reads.master_changed()
         self._last_master = master
         self._outage = self._now - lost_at if lost_at is not None else 0.0
         self._log.forget()
@@ -618,18 +539,18 @@ class FailoverService(Service):
                 self.subscriptions.forsake(node.address)
         if is_master and node.status is not Status.UP:
             self._traffic.note_loss()
-        self._reads.news()
+        self._dispatch.reads.news()
         if node.status is not Status.DROPPED:  # the redial tells more in a moment
             self._alarm.wake()
 
     def node_heard(self, node: Node) -> None:
         if self._traffic.pending.held:
             self._traffic.open()
-        self._reads.heard(node)
+        self._dispatch.reads.heard(node)
 
     def commands_ready(self, node: Node) -> None:
         self._traffic.open()
-        self._reads.ready(node)
+        self._dispatch.reads.ready(node)
 
     def commands_lost(self, node: Node) -> None:
         if self._traffic.master is not None and self._traffic.master.address == node.address:

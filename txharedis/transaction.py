@@ -20,6 +20,7 @@ from txharedis.errors import (
     UnsupportedCommand,
 )
 from txharedis.interfaces import Clock, Timer, pack
+from txharedis.lag import OwnWrites
 from txharedis.methods import CommandMethods
 from txharedis.options import Options
 from txharedis.pending import count_command
@@ -61,8 +62,11 @@ class Transaction(CommandMethods):
     not ended, and how many commands are queued.
     """
 
-    def __init__(self, owner: Owner, link: DedicatedLink) -> None:
+    def __init__(
+        self, owner: Owner, link: DedicatedLink, own_writes: OwnWrites | None = None
+    ) -> None:
         super().__init__(owner.options)
+        self._own_writes = own_writes
         self.pendingTransaction = True
         self._owner = owner
         self._link: DedicatedLink | None = link
@@ -258,6 +262,9 @@ class Transaction(CommandMethods):
         self._exec_sent = self._exec_sent or exec_sent
         if self._owner.options.command_timeout is not None:
             asked.expire_after(self._owner.options.command_timeout)
+        if writes and self._own_writes is not None:
+            self._own_writes.begin()
+            asked.deferred.addBoth(self._own_writes.end)
         return asked.deferred
 
     def turned_away(self, error: Exception) -> bool:

@@ -72,6 +72,29 @@ async def test_a_replica_that_is_behind_is_never_believed(
 
 
 @on_reactor
+async def test_its_transactions_and_blocking_commands_are_its_own(
+    make_servers: MakeServers, networks: MakeNetwork, form: Form, watch: Watch
+) -> None:
+    servers, nodes, stall = await apart(make_servers, networks, form)
+    view = watch(nodes, source=HERE).client.read_from("replica_preferred").read_your_writes()
+    await answer(view.set("n", 0))
+    await answer(view.rpush("l", ["a", "b", "c"]))
+    await eventually(lambda: servers[1].call("LLEN", "l"))
+    stall(servers[1], servers[2])
+
+    async def count(transaction: Any) -> None:
+        await transaction.multi()
+        transaction.incr("n")
+
+    for number in (1, 2, 3):
+        assert await answer(view.transaction(count, "n")) == [number]
+        assert await at_once(answer(view.get("n")) for _ in range(5)) == [number] * 5
+        assert await answer(view.blpop("l", timeout=1)) == ["l", "abc"[number - 1]]
+        assert await at_once(answer(view.llen("l")) for _ in range(5)) == [3 - number] * 5
+    stall()
+
+
+@on_reactor
 async def test_another_view_knows_nothing_of_it(
     make_servers: MakeServers, networks: MakeNetwork, form: Form, watch: Watch
 ) -> None:

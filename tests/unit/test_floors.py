@@ -26,6 +26,7 @@ FLOORS = [
         "group dedicated seat handover replicas read",
         "campaign traffic blocking transaction transactions monitoring reading subscriptions "
         "seating",
+        "dispatch",
         "failover",
         "monitor cli demo testing",
     )
