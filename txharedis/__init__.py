@@ -28,8 +28,8 @@ from txharedis.errors import (
 )
 from txharedis.events import SubscriptionGap
 from txharedis.failover import FailoverService, create_client
-from txharedis.messages import Message
 from txharedis.options import Options
+from txharedis.pubsub.messages import Message
 from txharedis.topology import Topology
 
 __all__ = [

@@ -14,13 +14,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txharedis.errors import UnsupportedCommand
 from txharedis.events import SubscriptionGap
 from txharedis.interfaces import Args
-from txharedis.lag import OwnWrites
-from txharedis.messages import Message
 from txharedis.methods import CommandMethods
 from txharedis.options import Options, Terms
 from txharedis.pipeline import Pipeline
-from txharedis.scanning import ScanIterator, pairs, scan_options, scored, singles
-from txharedis.streams import Channels, MessageStream
+from txharedis.pubsub.messages import Message
+from txharedis.pubsub.streams import Channels, MessageStream
+from txharedis.reads.lag import OwnWrites
+from txharedis.reads.scanning import ScanIterator, pairs, scan_options, scored, singles
 from txharedis.topology import Topology
 
 __all__ = ["Group", "HAClient"]
@@ -286,7 +286,7 @@ class HAClient(CommandMethods):
     def multi(self, keys: Any = None) -> Deferred[Any]:
         """Begin a transaction on a link of its own.
 
-        Fires with a txharedis.transaction.Transaction. Its commands answer "QUEUED", its
+        Fires with a txharedis.dedicated.transaction.Transaction. Its commands answer "QUEUED", its
         `commit()` gives the list of their replies. `keys` (one or several) are watched before. It
         waits for a master, for `command_timeout` at most (NoMaster), and fails with QueueFull when
         `max_dedicated` links are in use or waited for, and with what else ends a command.
@@ -345,8 +345,8 @@ class HAClient(CommandMethods):
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]:
         """MONITOR on the master: `on_line(line)` is called with each command that it executes.
 
-        The Deferred fires with a txharedis.monitoring.Monitoring when the server has confirmed; its
-        `stop()` ends it, and so does the end of the client. After a failover it goes on, on the new
+        The Deferred fires with a txharedis.dedicated.monitoring.Monitoring when the server has
+        confirmed; its `stop()` ends it, and so does the end of the client. After a failover it goes on, on the new
         master; what the old one did meanwhile is missed. An `on_line` that raises is logged. Fails
         with ResponseError where the server refuses.
         """

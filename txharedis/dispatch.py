@@ -12,21 +12,21 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.python.failure import Failure
 
-from txharedis.blocking import Blocking
 from txharedis.commands import CommandInfo, describe, refusal
-from txharedis.dedicated import DedicatedTerms
+from txharedis.dedicated.blocking import Blocking
+from txharedis.dedicated.links import DedicatedTerms
+from txharedis.dedicated.monitoring import Monitoring, Monitors
+from txharedis.dedicated.transaction import Transaction
+from txharedis.dedicated.transactions import Transactions
 from txharedis.errors import InvalidOption, UnsupportedCommand
 from txharedis.group import NodeGroup
 from txharedis.interfaces import Args, Reactor, pack
 from txharedis.log import ClientLog
-from txharedis.monitoring import Monitoring, Monitors
 from txharedis.options import Options, Terms
-from txharedis.reading import ReplicaReads
+from txharedis.reads.reading import ReplicaReads
 from txharedis.replies import converter
 from txharedis.scripts import ScriptCache
 from txharedis.traffic import Traffic
-from txharedis.transaction import Transaction
-from txharedis.transactions import Transactions
 
 __all__ = ["Dispatch"]
 

@@ -19,6 +19,8 @@ from twisted.python.failure import Failure
 from txharedis.alarm import Alarm
 from txharedis.campaign import Campaign
 from txharedis.client import HAClient
+from txharedis.dedicated.monitoring import Monitoring
+from txharedis.dedicated.transaction import Transaction
 from txharedis.dispatch import Dispatch
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
@@ -42,14 +44,12 @@ from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
 from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
-from txharedis.monitoring import Monitoring
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
+from txharedis.pubsub.subscriptions import Subscriptions
 from txharedis.rights import SUBSCRIBING, denied
-from txharedis.subscriptions import Subscriptions
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
-from txharedis.transaction import Transaction
 
 __all__ = ["FailoverService", "Phase", "create_client"]
 

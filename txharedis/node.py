@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 from txharedis.errors import LinkLost
 from txharedis.factory import NodeFactory, OneLink
 from txharedis.interfaces import Reactor, Timer, Waiter
-from txharedis.lag import Replication
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
+from txharedis.reads.lag import Replication
 from txharedis.replies import missing_right
 from txharedis.rights import (
     ACTING,

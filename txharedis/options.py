@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote
 
 from txharedis.errors import InvalidOption
 from txharedis.events import Event
-from txharedis.lag import OwnWrites
+from txharedis.reads.lag import OwnWrites
 from txharedis.tls import TlsContexts
 from txharedis.topology import Address
 

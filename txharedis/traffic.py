@@ -9,7 +9,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txharedis.dedicated import DedicatedLinks
+from txharedis.dedicated.links import DedicatedLinks
 from txharedis.errors import HARedisError, ServiceStopped
 from txharedis.group import Memory, NodeGroup
 from txharedis.interfaces import Args, Clock, Timer

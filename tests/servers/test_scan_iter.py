@@ -11,7 +11,7 @@ import pytest_twisted
 from tests.servers.conftest import Watch
 from tests.support import eventually
 from txharedis import HAClient, ResponseError
-from txharedis.scanning import ScanIterator
+from txharedis.reads.scanning import ScanIterator
 from txharedis.testing.servers import LocalServer
 
 on_reactor = pytest_twisted.ensureDeferred

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.unit.fakes import Dial, FakeReactor
-from txharedis.dedicated import DedicatedLinks, DedicatedTerms
+from txharedis.dedicated.links import DedicatedLinks, DedicatedTerms
 from txharedis.interfaces import Args
 from txharedis.node import Node
 from txharedis.options import Options

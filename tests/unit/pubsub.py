@@ -13,9 +13,9 @@ from tests.unit.fakes import Dial, FakeReactor
 from txharedis.errors import ResponseError
 from txharedis.events import SubscriptionGap
 from txharedis.log import ClientLog
-from txharedis.messages import Message
 from txharedis.options import Options
-from txharedis.subscriptions import Subscriptions
+from txharedis.pubsub.messages import Message
+from txharedis.pubsub.subscriptions import Subscriptions
 from txharedis.topology import Address
 
 A, B, M = (Address("n", port) for port in (1, 2, 3))

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 
 from tests.unit.fakes import Dial
 from tests.unit.masters import FakeMasters, FakeQueue, outcome
-from txharedis.blocking import FIRST_TRY, STOP_TIME, Blocking
 from txharedis.commands import describe
+from txharedis.dedicated.blocking import FIRST_TRY, STOP_TIME, Blocking
 from txharedis.errors import (
     NoMaster,
     OutcomeUnknown,

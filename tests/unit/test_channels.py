@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred, fail
 from txredisapi import InvalidData
 
 from tests.unit.pubsub import Ear, logged
-from txharedis.channels import ChannelBook, Kind
 from txharedis.errors import ResponseError
 from txharedis.events import SubscriptionGap
 from txharedis.log import ClientLog
-from txharedis.messages import Message
 from txharedis.options import Options
+from txharedis.pubsub.channels import ChannelBook, Kind
+from txharedis.pubsub.messages import Message
 
 GAP = SubscriptionGap(at=3.0, since=1.0, until=3.0)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from txharedis.choice import WORDS, nearest, targets
 from txharedis.options import READ_POLICIES
+from txharedis.reads.choice import WORDS, nearest, targets
 from txharedis.topology import Address
 
 M, R, S = (Address("n", port) for port in (1, 2, 3))

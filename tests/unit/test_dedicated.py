@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.unit.masters import FakeMasters, outcome
-from txharedis.dedicated import IDLE_KEPT, IDLE_SECONDS, DedicatedLink
+from txharedis.dedicated.links import IDLE_KEPT, IDLE_SECONDS, DedicatedLink
 from txharedis.errors import LinkLost, QueueFull, ResponseError, ServiceStopped
 
 

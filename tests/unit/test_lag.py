@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from txharedis.errors import ResponseError
-from txharedis.lag import MasterOffsets, OwnWrites, Replication, Token
+from txharedis.reads.lag import MasterOffsets, OwnWrites, Replication, Token
 from txharedis.topology import Address
 
 A, B, C = "a" * 40, "b" * 40, "c" * 40

@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError
 
 from tests.unit.fakes import Dial
 from tests.unit.masters import FakeMasters, outcome
+from txharedis.dedicated.monitoring import RETRY, Monitors
 from txharedis.errors import QueueFull, ResponseError, ServiceStopped
-from txharedis.monitoring import RETRY, Monitors
 
 
 class FakeLog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from txharedis.places import GRACE, Places
+from txharedis.pubsub.places import GRACE, Places
 from txharedis.topology import Address
 
 A, B, M = (Address("n", port) for port in (1, 2, 3))

@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 from txharedis.commands import describe
 from txharedis.errors import NoMaster, OutcomeUnknown, QueueFull, ResponseError, ServiceStopped
 from txharedis.interfaces import Waiter, pack
-from txharedis.lag import OwnWrites, Replication
 from txharedis.log import ClientLog
 from txharedis.options import Options, Terms
 from txharedis.pending import PendingCommands, PlainDelivery
-from txharedis.reading import ReplicaReads
+from txharedis.reads.lag import OwnWrites, Replication
+from txharedis.reads.reading import ReplicaReads
 from txharedis.replies import not_executed
 from txharedis.topology import Address, NodeView, Role, Status
 

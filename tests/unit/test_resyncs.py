@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from txharedis.resyncs import Standpoint, reaches_back, resynced
+from txharedis.pubsub.resyncs import Standpoint, reaches_back, resynced
 
 BEFORE = Standpoint("run", 1.0, 2, 500)
 

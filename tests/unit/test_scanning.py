@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from txharedis.errors import ResponseError
-from txharedis.scanning import ScanIterator, pairs, scan_options, scored, singles
+from txharedis.reads.scanning import ScanIterator, pairs, scan_options, scored, singles
 
 Answer = tuple[str, Any]  # which server, and what it says
 

@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError
 
 from tests.unit.pubsub import A, B, Ear, M, World
 from txharedis.errors import AccessDenied, ResponseError, ServiceStopped
-from txharedis.messages import Message
-from txharedis.subscriber import SubscriberProtocol
+from txharedis.pubsub.messages import Message
+from txharedis.pubsub.subscriber import SubscriberProtocol
 
 
 def outcome(deferred: Any) -> Any:

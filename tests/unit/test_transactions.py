@@ -10,6 +10,7 @@ from txredisapi import RedisProtocol, WatchError
 
 from tests.unit.fakes import Dial
 from tests.unit.masters import FakeMasters, outcome
+from txharedis.dedicated.transactions import Transactions
 from txharedis.errors import (
     NoMaster,
     NotInTransaction,
@@ -18,7 +19,6 @@ from txharedis.errors import (
     TransactionLost,
     UnsupportedCommand,
 )
-from txharedis.transactions import Transactions
 
 
 class Played(FakeMasters):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from txharedis.commands import describe
-from txharedis.waits import at_timeout, new_entries, timeout_of, undo
+from txharedis.dedicated.waits import at_timeout, new_entries, timeout_of, undo
 
 
 def words(text: str) -> list[bytes]:

@@ -10,10 +10,10 @@ from typing import Any
 import hiredis
 from txredisapi import ResponseError
 
-from txharedis.channels import MessageLink, Receive
 from txharedis.interfaces import Clock, pack
 from txharedis.options import Options
 from txharedis.protocol import Malformed, NodeProtocol, greeting
+from txharedis.pubsub.channels import MessageLink, Receive
 from txharedis.topology import Address
 
 __all__ = ["Answer", "Keeper", "SubscriberProtocol"]

@@ -13,8 +13,8 @@ from txredisapi import InvalidData
 
 from txharedis.events import SubscriptionGap
 from txharedis.log import ClientLog
-from txharedis.messages import Draft, Message
 from txharedis.options import Options
+from txharedis.pubsub.messages import Draft, Message
 from txharedis.replies import converter
 
 __all__ = ["MARKERS", "ChannelBook", "Kind", "MessageLink", "Name", "OnGap", "OnMessage", "Receive"]

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from txredisapi import InvalidData
 
 from txharedis.events import SubscriptionGap
-from txharedis.messages import Message
+from txharedis.pubsub.messages import Message
 
 __all__ = ["Channels", "MessageStream"]
 

@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 from txharedis.errors import LinkLost
 from txharedis.interfaces import Clock
 from txharedis.protocol import NodeProtocol
+from txharedis.pubsub.resyncs import Standpoint, resynced
 from txharedis.replies import missing_right
-from txharedis.resyncs import Standpoint, resynced
 from txharedis.topology import parse_info
 
 __all__ = ["Proof"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from txharedis.alarm import Alarm
-from txharedis.dedicated import DedicatedLink, DedicatedLinks
+from txharedis.dedicated.links import DedicatedLink, DedicatedLinks
 from txharedis.errors import HARedisError, LinkLost, ResponseError, ServiceStopped
 from txharedis.interfaces import Clock
 from txharedis.log import ClientLog

@@ -14,12 +14,12 @@ import hiredis
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 
 from txharedis.alarm import Alarm
-from txharedis.dedicated import DedicatedLink, DedicatedLinks, DedicatedTerms
+from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTerms
+from txharedis.dedicated.waits import at_timeout, new_entries, timeout_of, undo
 from txharedis.errors import HARedisError, LinkLost, ResponseError, ServiceStopped
 from txharedis.interfaces import Args, Clock, pack
 from txharedis.log import ClientLog
 from txharedis.pending import PendingCommands, count_command
-from txharedis.waits import at_timeout, new_entries, timeout_of, undo
 
 __all__ = ["Blocking"]
 

@@ -14,19 +14,19 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 
-from txharedis.channels import MARKERS, ChannelBook, Kind, Name
 from txharedis.errors import AccessDenied, HARedisError, LinkLost
 from txharedis.events import SubscriptionGap
-from txharedis.handover import Handover
 from txharedis.interfaces import Reactor, Timer
 from txharedis.log import ClientLog
 from txharedis.options import Options
-from txharedis.places import Places
-from txharedis.proof import Proof
 from txharedis.protocol import NodeProtocol
+from txharedis.pubsub.channels import MARKERS, ChannelBook, Kind, Name
+from txharedis.pubsub.handover import Handover
+from txharedis.pubsub.places import Places
+from txharedis.pubsub.proof import Proof
+from txharedis.pubsub.resyncs import Standpoint, reaches_back
+from txharedis.pubsub.seat import Seat
 from txharedis.replies import missing_right
-from txharedis.resyncs import Standpoint, reaches_back
-from txharedis.seat import Seat
 from txharedis.topology import Address, parse_info
 
 __all__ = ["Seating"]

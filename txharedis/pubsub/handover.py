@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from txharedis.interfaces import Clock, Timer
-from txharedis.seat import Seat
+from txharedis.pubsub.seat import Seat
 
 __all__ = ["Handover"]
 

@@ -9,20 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from txharedis.choice import WORDS, nearest, targets
 from txharedis.commands import CommandInfo, describe
 from txharedis.deadlines import Deadlines
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, ServiceStopped
 from txharedis.group import NodeGroup
 from txharedis.interfaces import Args, Clock, Timer, Waiter
-from txharedis.lag import OwnWrites
 from txharedis.log import ClientLog
 from txharedis.node import Node
 from txharedis.options import Options, Terms
 from txharedis.pending import PendingCommands
-from txharedis.proofs import INFO, Place, Proof
-from txharedis.read import Read
-from txharedis.replicas import Replicas
+from txharedis.reads.choice import WORDS, nearest, targets
+from txharedis.reads.lag import OwnWrites
+from txharedis.reads.proofs import INFO, Place, Proof
+from txharedis.reads.read import Read
+from txharedis.reads.replicas import Replicas
 from txharedis.replies import converter, not_executed
 from txharedis.topology import Address, NodeView
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from txharedis.channels import ChannelBook, Kind, OnGap, OnMessage
 from txharedis.errors import HARedisError, ServiceStopped
 from txharedis.events import Event, SubscriptionGap
 from txharedis.interfaces import Reactor, Timer
 from txharedis.log import ClientLog
 from txharedis.options import Options
-from txharedis.places import Places
 from txharedis.protocol import NodeProtocol
-from txharedis.seating import Seating
-from txharedis.streams import MessageStream
+from txharedis.pubsub.channels import ChannelBook, Kind, OnGap, OnMessage
+from txharedis.pubsub.places import Places
+from txharedis.pubsub.seating import Seating
+from txharedis.pubsub.streams import MessageStream
 from txharedis.topology import Address
 
 __all__ = ["Subscriptions"]

@@ -6,7 +6,7 @@ Both are waiters for its reply.
 from __future__ import annotations
 
 from txharedis.interfaces import pack
-from txharedis.lag import OwnWrites, Replication, Token
+from txharedis.reads.lag import OwnWrites, Replication, Token
 from txharedis.topology import Address
 
 __all__ = ["INFO", "Place", "Proof"]

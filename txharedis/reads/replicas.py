@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from txharedis.interfaces import Clock, Timer
-from txharedis.lag import MasterOffsets, Replication
 from txharedis.node import Node
 from txharedis.options import Options
+from txharedis.reads.lag import MasterOffsets, Replication
 from txharedis.topology import Address, NodeView, Status
 
 __all__ = ["Replicas"]

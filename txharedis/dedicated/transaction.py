@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, fail
 from txredisapi import BaseRedisProtocol, HiredisProtocol, RedisError, WatchError
 
 from txharedis.commands import describe, refusal
-from txharedis.dedicated import DedicatedLink, DedicatedLinks, DedicatedTerms
+from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTerms
+from txharedis.dedicated.recording import Recorded, Step, recording
 from txharedis.errors import (
     NotInTransaction,
     ResponseError,
@@ -20,11 +21,10 @@ from txharedis.errors import (
     UnsupportedCommand,
 )
 from txharedis.interfaces import Clock, Timer, pack
-from txharedis.lag import OwnWrites
 from txharedis.methods import CommandMethods
 from txharedis.options import Options
 from txharedis.pending import count_command
-from txharedis.recording import Recorded, Step, recording
+from txharedis.reads.lag import OwnWrites
 
 __all__ = ["Owner", "Transaction"]
 

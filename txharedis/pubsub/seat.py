@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txharedis.channels import ChannelBook, Kind, Name, Receive
 from txharedis.factory import NodeFactory
 from txharedis.interfaces import Reactor
 from txharedis.options import Options
-from txharedis.subscriber import Answer, Keeper, SubscriberProtocol
+from txharedis.pubsub.channels import ChannelBook, Kind, Name, Receive
+from txharedis.pubsub.subscriber import Answer, Keeper, SubscriberProtocol
 from txharedis.topology import Address
 
 __all__ = ["Seat", "SeatObserver"]

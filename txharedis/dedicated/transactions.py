@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred, TimeoutError, succeed
 from txredisapi import WatchError
 
 from txharedis.alarm import Alarm
-from txharedis.dedicated import DedicatedLink, DedicatedLinks, DedicatedTerms
+from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTerms
+from txharedis.dedicated.transaction import Transaction
 from txharedis.errors import NoMaster, TransactionLost
 from txharedis.interfaces import Clock
-from txharedis.lag import OwnWrites
 from txharedis.options import Options
-from txharedis.transaction import Transaction
+from txharedis.reads.lag import OwnWrites
 
 __all__ = ["Transactions"]
 
