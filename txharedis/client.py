@@ -346,9 +346,9 @@ class HAClient(CommandMethods):
         """MONITOR on the master: `on_line(line)` is called with each command that it executes.
 
         The Deferred fires with a txharedis.dedicated.monitoring.Monitoring when the server has
-        confirmed; its `stop()` ends it, and so does the end of the client. After a failover it goes on, on the new
-        master; what the old one did meanwhile is missed. An `on_line` that raises is logged. Fails
-        with ResponseError where the server refuses.
+        confirmed; its `stop()` ends it, and so does the end of the client. After a failover it goes
+        on, on the new master; what the old one did meanwhile is missed. An `on_line` that raises is
+        logged. Fails with ResponseError where the server refuses.
         """
         return self._group.monitor(on_line)
 
