@@ -63,6 +63,8 @@ class Group(Protocol):
 
     def stopService(self) -> Deferred[object]: ...
 
+    def when_stopped(self) -> Deferred[None]: ...
+
 
 class HAClient(CommandMethods):
     """A client of a highly available group: any Redis client, only that its server does not die.
@@ -104,6 +106,10 @@ class HAClient(CommandMethods):
         return self._group.when_ready().addCallback(lambda _: self)
 
     whenConnected = when_ready  # txredisapi's name for it
+
+    def whenDisconnected(self) -> Deferred[HAClient]:
+        """Fires with this client when it has been closed; links that come and go do not count."""
+        return self._group.when_stopped().addCallback(lambda _: self)
 
     # Other terms.
 

@@ -132,6 +132,8 @@ class FailoverService(Service):
         self.phase = Phase.IDLE
         self.client = HAClient(self)
         self._started_at = 0.0
+        self._gone = False  # stopped, and no link is left
+        self._awaiting_end: list[Deferred[None]] = []
         self._conductor: Deferred[None] | None = None
         self._last_master: NodeView | None = None
         self._outage = 0.0  # seconds from the loss of the last master to the use of this one
@@ -262,23 +264,41 @@ class FailoverService(Service):
         """
         super().stopService()
         if self.phase is Phase.STOPPED:
-            return succeed(None)
+            return self.when_stopped()
         self._become(Phase.STOPPED)
         self._traffic.stop()
         unsubscribed = self.subscriptions.close()
         if self._conductor is not None:
             self._conductor.cancel()
         taken_back = self._dispatch.stop()
-        return gatherResults(
+        gone = gatherResults(
             [
                 self._gossip.close(),
                 unsubscribed,
                 taken_back.addCallback(lambda _: self._close_links()),
             ]
         )
+        gone.addBoth(self._all_gone)
+        return self.when_stopped()
+
+    def when_stopped(self) -> Deferred[None]:
+        """Fires when the service has been stopped and the last link is gone."""
+        if self._gone:
+            return succeed(None)
+        stopped: Deferred[None] = Deferred(self._awaiting_end.remove)
+        self._awaiting_end.append(stopped)
+        return stopped
 
     def _close_links(self) -> Deferred[Any]:
         return gatherResults([self._traffic.links.close(), self._group.close()])
+
+    def _all_gone(self, result: Any) -> None:
+        self._gone = True
+        waiting, self._awaiting_end = self._awaiting_end, []
+        for stopped in waiting:
+            stopped.callback(None)
+        if isinstance(result, Failure):
+            self._log.failure("a defect of txharedis", result)
 
     # The circle: survey, decide, act.
 

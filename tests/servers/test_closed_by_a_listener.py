@@ -57,3 +57,19 @@ async def test_nothing_is_left_of_a_client_that_its_listener_closed(
     assert watched.client.master is None
     # The fixtures look for what is left in the reactor.
     assert len(watched.events) == told
+
+
+@on_reactor
+async def test_whoever_closes_it_and_whoever_waits_is_told_when_the_last_link_is_gone(
+    trio: list[LocalServer], watch: Watch
+) -> None:
+    client = watch(trio).client
+    await answer(client.set("k", "v"))
+    waiting = client.whenDisconnected()
+    closed = [client.disconnect(), client.disconnect(), client.quit()]
+    assert not any(deferred.called for deferred in [waiting, *closed])
+
+    for deferred in closed:
+        await answer(deferred)
+    assert await answer(waiting) is client
+    assert await answer(client.whenDisconnected()) is client

@@ -59,6 +59,9 @@ class FakeGroup:
     async def drain(self) -> None:
         self.done.append("drain")
 
+    def when_stopped(self) -> Deferred[None]:
+        return Deferred()
+
     def stopService(self) -> Deferred[object]:
         self.done.append("stop")
         return succeed(None)
