@@ -171,6 +171,7 @@ class Seat:
         less = [name for name in self._asked if name not in wanted]
         self._asked = set(wanted)
         self.refused &= self._asked
+        self.on.difference_update(less)
         self.leaving.update(less)
         for kind in Kind:
             self._ask(kind.opposite, kind, less, self._left)

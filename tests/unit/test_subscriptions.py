@@ -114,6 +114,65 @@ def test_refusal_of_the_group_fails_those_who_wait_and_those_who_come() -> None:
     subscribed(world)
 
 
+def test_what_is_asked_for_twice_is_not_taken_back_with_the_first() -> None:
+    world = World().start(A)
+    ear = Ear()
+    first = world.subscriptions.subscribe("c", ear)
+    second = world.subscriptions.subscribe("c", ear)
+    first.cancel()
+    assert isinstance(outcome(first), CancelledError)
+    world.run()
+    assert outcome(second) == ["subscribe", "c", 1]
+    world.publish("c", "x")
+    world.run()
+    assert ear.data == ["x"]
+
+
+def test_a_refused_subscription_takes_nothing_from_another_of_the_same_callback() -> None:
+    world = World().start(A)
+    world.servers[A].refused = {b"secret"}
+    ear = Ear()
+    refused = world.subscriptions.subscribe(["secret", "c"], ear)
+    fine = world.subscriptions.subscribe("c", ear)
+    world.run()
+    assert isinstance(outcome(refused), ResponseError)
+    assert outcome(fine) == ["subscribe", "c", 1]
+    fine.cancel()
+    world.publish("c", "x")
+    world.run()
+    assert ear.data == ["x"]
+
+
+def test_subscribed_again_it_waits_for_the_new_confirmation() -> None:
+    world = World().start(A)
+    subscribed(world, "c", "d")
+    world.subscriptions.unsubscribe("c")
+    world.reactor.advance(0)  # UNSUBSCRIBE is on its way
+    again = world.subscriptions.subscribe("c", print)
+    assert outcome(again) is None
+    world.run()
+    assert outcome(again) == ["subscribe", "c", 2]
+
+
+@pytest.mark.parametrize("ask", ["subscribe", "unsubscribe"])
+def test_those_who_are_told_of_the_end_may_ask_again(ask: str) -> None:
+    world = World().start(A)
+    subscribed(world, "c", "d")
+    answers: list[Any] = []
+
+    def ask_again(_: object) -> None:
+        more = (print,) if ask == "subscribe" else ()
+        answers.append(getattr(world.subscriptions, ask)("d", *more))
+
+    world.subscriptions.unsubscribe("c").addErrback(ask_again)
+    world.subscriptions.close()
+    [again] = answers
+    if ask == "subscribe":
+        assert isinstance(outcome(again), ServiceStopped)
+    else:
+        assert outcome(again) == ["unsubscribe", "d", 0]
+
+
 def test_close_fails_those_who_wait_and_drops_the_link() -> None:
     world = World().start(A)
     subscribed(world)
@@ -468,6 +527,17 @@ def test_a_full_resync_between_two_markers(info: bytes, gap: bool) -> None:
     assert len(world.gaps) == gap
 
 
+@pytest.mark.parametrize("why", ["lost", "without"])
+def test_a_full_resync_of_nobody_knows_whom_is_a_gap(why: str) -> None:
+    world = World().start(A)
+    subscribed(world)
+    world.advance(3.0)
+    getattr(world, why).add(A)
+    world.full_syncs += 1
+    world.advance(3.0)
+    assert len(world.gaps) == 1
+
+
 def test_refused_after_a_reconnect_it_is_asked_for_again() -> None:
     world = World().start()
     ear = subscribed(world, "c", "d")
@@ -486,6 +556,33 @@ def test_refused_after_a_reconnect_it_is_asked_for_again() -> None:
     world.run()
     assert ear.data == ["x"]
     assert any(gap.since <= published <= gap.until for gap in world.gaps)
+
+
+def test_what_was_refused_and_unsubscribed_is_no_gap_later() -> None:
+    world = World().start()
+    subscribed(world, "c", "d")
+    world.servers[M].refused = {b"d"}
+    for dial in [*world.servers[M].links]:
+        dial.lose()
+    world.advance(2.0)
+    [gap] = world.gaps
+    world.subscriptions.unsubscribe("d")
+    world.advance(2.0)
+    world.servers[M].refused = set()
+    subscribed(world, "d")
+    world.advance(2.0)
+    assert world.gaps == [gap]
+
+
+def test_a_marker_that_is_refused_for_the_moment_is_asked_for_again() -> None:
+    world = World().start(A)
+    marker = world.subscriptions._seating._proof.marker
+    world.servers[A].refused, world.servers[A].refusal = {marker}, "BUSY"
+    subscribed(world)
+    world.servers[A].refused = set()
+    world.advance(2.0)
+    assert world.where(marker.decode()) == [A]
+    assert marker in dict(world.published)
 
 
 @pytest.mark.parametrize("what", ["publish", "subscribe"])
