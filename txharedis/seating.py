@@ -270,6 +270,9 @@ class Seating:
         self._free_leavers()
 
     def seat_marked(self, seat: Seat, number: int) -> None:
+        if self._markless and seat is self._seat:
+            self._markless = False
+            self._log.info("subscriptions work with markers now")
         handover = self._handover
         over = handover is not None and handover.saw(seat, number)
         if seat is self._seat and self._proof.came(number):
@@ -344,7 +347,7 @@ class Seating:
         """Publish a marker on the master; returns its number, None when nobody could see it."""
         seat, master = self._seat, self._places.master
         link = self._link_of(master) if master is not None and self._in_use() else None
-        if link is None or seat is None or not seat.hears_markers or self._markless:
+        if link is None or seat is None or not seat.hears_markers:
             return None
         return self._proof.send(link, self._incarnation)
 

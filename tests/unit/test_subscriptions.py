@@ -613,6 +613,27 @@ def test_without_the_right_to_markers_the_links_alone_count(what: str) -> None:
     assert world.where("c") == [A]
 
 
+@pytest.mark.parametrize("what", ["publish", "subscribe"])
+def test_markers_are_used_when_the_right_is_granted(what: str) -> None:
+    world = World()
+    if what == "publish":
+        world.denied = ResponseError("NOPERM no")
+    world.start()
+    if what == "subscribe":
+        world.servers[M].refused = {world.subscriptions._seating._proof.marker}
+    ear = subscribed(world)
+    world.advance(5.0)
+    world.denied, world.servers[M].refused = None, set()
+    world.advance(5.0)
+    world.subscriptions.place(M, [A])
+    world.run()
+    world.publish("c", "x")
+    world.run()
+    assert world.where("c") == [A]
+    assert ear.data == ["x"]
+    assert world.gaps == []  # as each move is without markers
+
+
 # The wire
 
 
