@@ -394,6 +394,33 @@ def test_on_gap_is_called_once_for_each_callback_and_not_for_what_was_not_confir
     assert len(told) == 1
 
 
+def test_a_gap_does_not_end_before_everything_is_confirmed() -> None:
+    world = World().start()
+    subscribed(world, "c", "d")
+    world.subscriptions.psubscribe("p*", print)
+    world.run()
+    server = world.servers[M]
+    server.silent = True
+    for dial in [*server.links]:
+        dial.lose()
+    world.advance(1.0)
+    [(dial, names)] = server.links.items()
+    dial.commands()
+    dial.answer("OK")
+    world.run()
+    *first, last = dial.commands()
+    for verb, name in first:
+        names.append(name)
+        dial.answer([verb.lower(), name, len(names)])
+    world.advance(2.0)
+    assert world.gaps == []
+    names.append(last[1])
+    dial.answer([last[0].lower(), last[1], len(names)])
+    server.silent = False
+    world.advance(1.0)
+    assert len(world.gaps) == 1
+
+
 def test_a_silent_link_is_replaced() -> None:
     world = World(heartbeat=1.0, down_after=3.0).start(A, B)
     subscribed(world)
