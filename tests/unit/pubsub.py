@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import LogEvent, globalLogPublisher
 
 from tests.unit.fakes import Dial, FakeReactor
-from txharedis.errors import ResponseError
+from txharedis.errors import LinkLost, ResponseError
 from txharedis.events import SubscriptionGap
 from txharedis.log import ClientLog
 from txharedis.options import Options
@@ -47,6 +47,7 @@ class FakeServer:
         self.silent = False
         self.links: dict[Dial, list[bytes]] = {}
         self.refused: set[bytes] = set()
+        self.refusal = "NOPERM"
         self.stream: list[tuple[bytes, bytes]] = []
         self.asked: list[list[bytes]] = []
         self.info = b""
@@ -71,7 +72,7 @@ class FakeServer:
             for verb, name in ((c[0], c[-1]) for c in dial.commands()):
                 self.asked.append([verb, name])
                 if name in self.refused:
-                    dial.answer(ResponseError("NOPERM no"))
+                    dial.answer(ResponseError(f"{self.refusal} no"))
                 elif verb in (b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"):
                     names.append(name)
                     dial.answer([verb.lower(), name, len(names)])
@@ -112,6 +113,8 @@ class World:
         self.master: Address | None = M
         self.denied: Exception | None = None
         self.hung = False  # the master takes commands and does nothing
+        self.without: set[Address] = set()  # have no control link
+        self.lost: set[Address] = set()  # their control links are about to be lost
         self.full_syncs = 0
         self.offset = 0
         self.slow: set[Address] = set()  # nothing is passed on by itself
@@ -122,9 +125,12 @@ class World:
             ClientLog(),
             self.events.append,
             in_use=lambda: self.master is not None,
-            link_of=lambda address: _Control(self, address),  # type: ignore[arg-type]
+            link_of=self._link_of,
             is_up=lambda address: self.servers[address].up,
         )
+
+    def _link_of(self, address: Address) -> Any:
+        return _Control(self, address) if address not in self.without else None
 
     def start(self, *replicas: Address) -> World:
         self.subscriptions.place(M, replicas)
@@ -181,6 +187,8 @@ class _Control:
     def exchange(self, *commands: list[Any], timeout: float | None = None) -> Deferred[Any]:
         if self._world.hung and self._address == self._world.master:
             return Deferred()
+        if self._address in self._world.lost:
+            return fail(LinkLost("gone"))
         return succeed([self._reply(command) for command in commands])
 
     def _reply(self, command: list[Any]) -> object:

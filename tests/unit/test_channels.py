@@ -171,6 +171,35 @@ def test_a_callback_may_unsubscribe_itself() -> None:
     assert list(book.names) == [(Kind.CHANNEL, b"c")]
 
 
+def test_nobody_is_called_whom_another_callback_has_taken_away() -> None:
+    book, ear = make_book(), Ear()
+
+    def take_away(_: Message) -> None:
+        book.remove(Kind.CHANNEL, "c", ear, lambda _: False)
+
+    add(book, Kind.CHANNEL, "c", take_away)
+    add(book, Kind.CHANNEL, "c", ear)
+    Link(book).feed([b"message", b"c", b"x"])
+    assert ear.data == []
+
+
+def test_nobody_is_called_when_another_callback_has_closed_the_client() -> None:
+    book, ear = make_book(), Ear()
+    add(book, Kind.CHANNEL, "c", lambda _: book.stop(RuntimeError))
+    add(book, Kind.CHANNEL, "c", ear)
+    Link(book).feed([b"message", b"c", b"x"])
+    assert ear.data == []
+
+
+def test_who_is_told_of_the_withdrawal_may_withdraw_too() -> None:
+    book = make_book()
+    done = book.add(Kind.CHANNEL, "c", print, None, lambda _: False)
+    done.addErrback(lambda _: book.remove(Kind.CHANNEL, "c", None, lambda _: False))
+    assert book.remove(Kind.CHANNEL, "c", None, lambda _: False).called
+    assert done.called
+    assert not book.names
+
+
 def test_the_same_callback_counts_once_and_takes_the_newer_on_gap() -> None:
     book, ear = make_book(), Ear()
     old: list[Any] = []

@@ -97,6 +97,26 @@ def read_error(stream: Any) -> None:
     errors[0].raiseException()
 
 
+@pytest.mark.parametrize("entering", [True, False])
+def test_the_end_of_the_client_is_told_to_who_enters_or_leaves(entering: bool) -> None:
+    world = World().start(A)
+    if entering:
+        stream = world.subscriptions.messages(("c", "log.*"), 1000, None)
+        moving: Deferred[Any] = Deferred.fromCoroutine(stream.__aenter__())
+        world.reactor.advance(0)
+        for _ in range(3):
+            world.servers[A].serve()
+        world.reactor.advance(0)  # PSUBSCRIBE is on its way
+    else:
+        stream = entered(world, "c", "log.*")
+        moving = Deferred.fromCoroutine(stream.__aexit__(None, None, None))
+    assert not moving.called
+    world.subscriptions.close()
+    errors: list[Any] = []
+    moving.addErrback(errors.append)
+    assert [type(error.value) for error in errors] == [ServiceStopped]
+
+
 def test_a_refused_stream_leaves_nothing() -> None:
     world = World().start(A)
     world.servers[A].refused = {b"secret*"}

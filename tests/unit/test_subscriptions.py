@@ -114,6 +114,65 @@ def test_refusal_of_the_group_fails_those_who_wait_and_those_who_come() -> None:
     subscribed(world)
 
 
+def test_what_is_asked_for_twice_is_not_taken_back_with_the_first() -> None:
+    world = World().start(A)
+    ear = Ear()
+    first = world.subscriptions.subscribe("c", ear)
+    second = world.subscriptions.subscribe("c", ear)
+    first.cancel()
+    assert isinstance(outcome(first), CancelledError)
+    world.run()
+    assert outcome(second) == ["subscribe", "c", 1]
+    world.publish("c", "x")
+    world.run()
+    assert ear.data == ["x"]
+
+
+def test_a_refused_subscription_takes_nothing_from_another_of_the_same_callback() -> None:
+    world = World().start(A)
+    world.servers[A].refused = {b"secret"}
+    ear = Ear()
+    refused = world.subscriptions.subscribe(["secret", "c"], ear)
+    fine = world.subscriptions.subscribe("c", ear)
+    world.run()
+    assert isinstance(outcome(refused), ResponseError)
+    assert outcome(fine) == ["subscribe", "c", 1]
+    fine.cancel()
+    world.publish("c", "x")
+    world.run()
+    assert ear.data == ["x"]
+
+
+def test_subscribed_again_it_waits_for_the_new_confirmation() -> None:
+    world = World().start(A)
+    subscribed(world, "c", "d")
+    world.subscriptions.unsubscribe("c")
+    world.reactor.advance(0)  # UNSUBSCRIBE is on its way
+    again = world.subscriptions.subscribe("c", print)
+    assert outcome(again) is None
+    world.run()
+    assert outcome(again) == ["subscribe", "c", 2]
+
+
+@pytest.mark.parametrize("ask", ["subscribe", "unsubscribe"])
+def test_those_who_are_told_of_the_end_may_ask_again(ask: str) -> None:
+    world = World().start(A)
+    subscribed(world, "c", "d")
+    answers: list[Any] = []
+
+    def ask_again(_: object) -> None:
+        more = (print,) if ask == "subscribe" else ()
+        answers.append(getattr(world.subscriptions, ask)("d", *more))
+
+    world.subscriptions.unsubscribe("c").addErrback(ask_again)
+    world.subscriptions.close()
+    [again] = answers
+    if ask == "subscribe":
+        assert isinstance(outcome(again), ServiceStopped)
+    else:
+        assert outcome(again) == ["unsubscribe", "d", 0]
+
+
 def test_close_fails_those_who_wait_and_drops_the_link() -> None:
     world = World().start(A)
     subscribed(world)
@@ -335,6 +394,33 @@ def test_on_gap_is_called_once_for_each_callback_and_not_for_what_was_not_confir
     assert len(told) == 1
 
 
+def test_a_gap_does_not_end_before_everything_is_confirmed() -> None:
+    world = World().start()
+    subscribed(world, "c", "d")
+    world.subscriptions.psubscribe("p*", print)
+    world.run()
+    server = world.servers[M]
+    server.silent = True
+    for dial in [*server.links]:
+        dial.lose()
+    world.advance(1.0)
+    [(dial, names)] = server.links.items()
+    dial.commands()
+    dial.answer("OK")
+    world.run()
+    *first, last = dial.commands()
+    for verb, name in first:
+        names.append(name)
+        dial.answer([verb.lower(), name, len(names)])
+    world.advance(2.0)
+    assert world.gaps == []
+    names.append(last[1])
+    dial.answer([last[0].lower(), last[1], len(names)])
+    server.silent = False
+    world.advance(1.0)
+    assert len(world.gaps) == 1
+
+
 def test_a_silent_link_is_replaced() -> None:
     world = World(heartbeat=1.0, down_after=3.0).start(A, B)
     subscribed(world)
@@ -468,6 +554,17 @@ def test_a_full_resync_between_two_markers(info: bytes, gap: bool) -> None:
     assert len(world.gaps) == gap
 
 
+@pytest.mark.parametrize("why", ["lost", "without"])
+def test_a_full_resync_of_nobody_knows_whom_is_a_gap(why: str) -> None:
+    world = World().start(A)
+    subscribed(world)
+    world.advance(3.0)
+    getattr(world, why).add(A)
+    world.full_syncs += 1
+    world.advance(3.0)
+    assert len(world.gaps) == 1
+
+
 def test_refused_after_a_reconnect_it_is_asked_for_again() -> None:
     world = World().start()
     ear = subscribed(world, "c", "d")
@@ -486,6 +583,33 @@ def test_refused_after_a_reconnect_it_is_asked_for_again() -> None:
     world.run()
     assert ear.data == ["x"]
     assert any(gap.since <= published <= gap.until for gap in world.gaps)
+
+
+def test_what_was_refused_and_unsubscribed_is_no_gap_later() -> None:
+    world = World().start()
+    subscribed(world, "c", "d")
+    world.servers[M].refused = {b"d"}
+    for dial in [*world.servers[M].links]:
+        dial.lose()
+    world.advance(2.0)
+    [gap] = world.gaps
+    world.subscriptions.unsubscribe("d")
+    world.advance(2.0)
+    world.servers[M].refused = set()
+    subscribed(world, "d")
+    world.advance(2.0)
+    assert world.gaps == [gap]
+
+
+def test_a_marker_that_is_refused_for_the_moment_is_asked_for_again() -> None:
+    world = World().start(A)
+    marker = world.subscriptions._seating._proof.marker
+    world.servers[A].refused, world.servers[A].refusal = {marker}, "BUSY"
+    subscribed(world)
+    world.servers[A].refused = set()
+    world.advance(2.0)
+    assert world.where(marker.decode()) == [A]
+    assert marker in dict(world.published)
 
 
 @pytest.mark.parametrize("what", ["publish", "subscribe"])
@@ -514,6 +638,27 @@ def test_without_the_right_to_markers_the_links_alone_count(what: str) -> None:
     world.subscriptions.place(M, [A])
     world.run()
     assert world.where("c") == [A]
+
+
+@pytest.mark.parametrize("what", ["publish", "subscribe"])
+def test_markers_are_used_when_the_right_is_granted(what: str) -> None:
+    world = World()
+    if what == "publish":
+        world.denied = ResponseError("NOPERM no")
+    world.start()
+    if what == "subscribe":
+        world.servers[M].refused = {world.subscriptions._seating._proof.marker}
+    ear = subscribed(world)
+    world.advance(5.0)
+    world.denied, world.servers[M].refused = None, set()
+    world.advance(5.0)
+    world.subscriptions.place(M, [A])
+    world.run()
+    world.publish("c", "x")
+    world.run()
+    assert world.where("c") == [A]
+    assert ear.data == ["x"]
+    assert world.gaps == []  # as each move is without markers
 
 
 # The wire

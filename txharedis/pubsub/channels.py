@@ -68,6 +68,15 @@ Name = tuple[Kind, bytes]
 
 
 @dataclass(eq=False, slots=True)
+class _Listener:
+    """One callback of one channel. It stays while one of `requests` has not been taken back."""
+
+    on_message: OnMessage
+    on_gap: OnGap | None
+    requests: list[_Request] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
 class _Entry:
     """One channel or pattern.
 
@@ -76,7 +85,7 @@ class _Entry:
     """
 
     text: str | bytes
-    listeners: list[tuple[OnMessage, OnGap | None]] = field(default_factory=list)
+    listeners: list[_Listener] = field(default_factory=list)
     calls: tuple[OnMessage, ...] = ()
     known: bool = False
     waiting: list[_Request] = field(default_factory=list)
@@ -84,14 +93,14 @@ class _Entry:
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """Somebody who waits until `names` are confirmed; `added` are those that he brought in."""
+    """Somebody who waits until `names`, of those that he `asked` for, are confirmed."""
 
     verb: str
     kind: Kind
     last: str | bytes | None
     names: set[bytes]
     on_message: OnMessage | None = None
-    added: list[bytes] = field(default_factory=list)
+    asked: list[bytes] = field(default_factory=list)
     deferred: Deferred[list[Any]] = field(default_factory=Deferred)
 
 
@@ -141,9 +150,8 @@ class ChannelBook:
             if entry is None:
                 entry = self._entries[kind][name] = _Entry(self._text(name))
                 self.names[(kind, name)] = None
-            if not any(call == on_message for call, _ in entry.listeners):
-                request.added.append(name)
-            _set_listener(entry, on_message, on_gap)
+            request.asked.append(name)
+            _set_listener(entry, request, on_message, on_gap)
             if not confirmed((kind, name)):
                 request.names.add(name)
                 entry.waiting.append(request)
@@ -234,14 +242,17 @@ class ChannelBook:
             request.deferred.errback(error)
 
     def stop(self, error: Callable[[], Exception]) -> None:
-        """Fail all who wait."""
+        """Fail all who wait, and call nobody any more."""
+        for entries in self._entries.values():
+            for entry in entries.values():
+                entry.calls = ()
         for request in self.waiting:
             self.fail(request, error())
-        for requests in self._leaving.values():
+        leaving, self._leaving = self._leaving, {}
+        for requests in leaving.values():
             for request in requests:
                 if not request.deferred.called:
                     request.deferred.errback(error())
-        self._leaving.clear()
 
     # The hot path.
 
@@ -283,7 +294,10 @@ class ChannelBook:
                     return False
                 continue
             message.__class__ = Message
-            for call in entry.calls:
+            calls = entry.calls
+            for call in calls:
+                if entry.calls is not calls and call not in entry.calls:
+                    continue  # another callback has taken it away
                 try:
                     result = call(message)
                     if result is not None:
@@ -301,21 +315,22 @@ class ChannelBook:
         told: list[OnGap] = []
         for entries in list(self._entries.values()):
             for entry in list(entries.values()):
-                for _, on_gap in entry.listeners if entry.known else ():
+                for listener in entry.listeners if entry.known else ():
+                    on_gap = listener.on_gap
                     if on_gap is not None and on_gap not in told:
                         told.append(on_gap)
         for on_gap in told:
             try:
-                self._follow(on_gap(gap))
+                self._follow(on_gap(gap), "on_gap failed")
             except Exception:
                 self._log.failure("on_gap failed")
 
-    def _follow(self, result: object) -> None:
+    def _follow(self, result: object, failed: str = "on_message failed") -> None:
         """The callback is a coroutine function, or returned a Deferred: its failure is logged."""
         if iscoroutine(result):
             result = Deferred.fromCoroutine(result)
         if isinstance(result, Deferred):
-            result.addErrback(lambda failure: self._log.failure("on_message failed", failure))
+            result.addErrback(lambda failure: self._log.failure(failed, failure))
 
     # Small things.
 
@@ -354,31 +369,42 @@ class ChannelBook:
             _drop(entry, on_message)
         else:
             entry.listeners, entry.calls = [], ()
-        for request in list(entry.waiting):
-            if on_message is None or request.on_message == on_message:
-                entry.waiting.remove(request)
-                request.names.discard(name)
-                if not request.names and not request.deferred.called:
-                    request.deferred.errback(CancelledError(f"{request.verb} was withdrawn"))
+        withdrawn = [
+            request
+            for request in entry.waiting
+            if on_message is None or request.on_message == on_message
+        ]
+        for request in withdrawn:
+            entry.waiting.remove(request)
+            request.names.discard(name)
         if not entry.listeners:
-            del self._entries[kind][name]
-            del self.names[(kind, name)]
+            self._forget(kind, name)
+        for request in withdrawn:
+            if not request.names and not request.deferred.called:
+                request.deferred.errback(CancelledError(f"{request.verb} was withdrawn"))
+
+    def _forget(self, kind: Kind, name: bytes) -> None:
+        """Nobody listens to it any more."""
+        del self._entries[kind][name]
+        del self.names[(kind, name)]
 
     def _withdraw(self, request: _Request) -> None:
-        """Take back what a subscription brought in."""
-        entries = self._entries[request.kind]
+        """Take back what a subscription brought in, and nobody else asked for as well."""
         request.names.clear()
-        for name in request.added:
-            entry = entries.get(name)
-            if entry is None or request.on_message is None:
+        for name in request.asked:
+            entry = self._entries[request.kind].get(name)
+            if entry is None:
                 continue
-            _drop(entry, request.on_message)
-            if not entry.listeners:
-                del entries[name]
-                del self.names[(request.kind, name)]
-        for entry in entries.values():
             if request in entry.waiting:
                 entry.waiting.remove(request)
+            for listener in entry.listeners:
+                if request in listener.requests:
+                    listener.requests.remove(request)
+                    if not listener.requests:
+                        _drop(entry, listener.on_message)
+                    break
+            if not entry.listeners:
+                self._forget(request.kind, name)
         self._changed()
 
     def _tell(self, requests: list[_Request], name: bytes) -> None:
@@ -391,16 +417,25 @@ class ChannelBook:
             request.deferred.callback([request.verb, request.last, self.count(request.kind)])
 
 
-def _set_listener(entry: _Entry, on_message: OnMessage, on_gap: OnGap | None) -> None:
+def _set_listener(
+    entry: _Entry, request: _Request, on_message: OnMessage, on_gap: OnGap | None
+) -> None:
     """Add it, or give it another `on_gap` when it is there."""
-    for place, (call, _) in enumerate(entry.listeners):
-        if call == on_message:
-            entry.listeners[place] = (on_message, on_gap)
+    for listener in entry.listeners:
+        if listener.on_message == on_message:
+            listener.on_gap = on_gap
+            # One that has succeeded cannot be taken back: it speaks for all after it.
+            if not any(other.deferred.called for other in listener.requests):
+                listener.requests.append(request)
             return
-    entry.listeners.append((on_message, on_gap))
-    entry.calls = tuple(call for call, _ in entry.listeners)
+    entry.listeners.append(_Listener(on_message, on_gap, [request]))
+    _note_calls(entry)
 
 
 def _drop(entry: _Entry, on_message: OnMessage) -> None:
-    entry.listeners = [each for each in entry.listeners if each[0] != on_message]
-    entry.calls = tuple(call for call, _ in entry.listeners)
+    entry.listeners = [each for each in entry.listeners if each.on_message != on_message]
+    _note_calls(entry)
+
+
+def _note_calls(entry: _Entry) -> None:
+    entry.calls = tuple(listener.on_message for listener in entry.listeners)

@@ -166,15 +166,19 @@ class Seat:
         """Ask for what is wanted and was not asked for, and leave what is not wanted any more."""
         if self.link is None:
             return
-        wanted = dict.fromkeys([self._marker, *self._book.names])
+        wanted = dict.fromkeys(self._book.names)
         more = [name for name in wanted if name not in self._asked]
-        less = [name for name in self._asked if name not in wanted]
-        self._asked = set(wanted)
+        less = [name for name in self._asked if name not in wanted and name != self._marker]
+        # The last of all: when markers show, everything else that was asked for does.
+        marker = [self._marker] if self._marker not in self._asked else []
+        self._asked = {*wanted, self._marker}
         self.refused &= self._asked
+        self.on.difference_update(less)
         self.leaving.update(less)
         for kind in Kind:
             self._ask(kind.opposite, kind, less, self._left)
             self._ask(kind.value, kind, more, self._confirmed)
+        self._ask(Kind.CHANNEL.value, Kind.CHANNEL, marker, self._confirmed)
 
     def retry(self) -> None:
         """Ask again for what was refused."""

@@ -133,6 +133,7 @@ class Seating:
         """Be on the node that is best now, and ask it for what is wanted now."""
         if self._closed or self._places.master is None:
             return
+        self._missing = {name: at for name, at in self._missing.items() if name in self._book.names}
         if not self._book.names:
             self._wind_up()
             return
@@ -203,7 +204,6 @@ class Seating:
             if self._seat.link is None or self._seat.idle:
                 self._leave_seats()
                 self._proof.forget()
-                self._missing.clear()
         self._free_leavers()
 
     def _free_leavers(self) -> None:
@@ -224,7 +224,7 @@ class Seating:
             self._book.left(name)
 
     def seat_refused(self, seat: Seat, name: Name, error: Exception) -> None:
-        if name == (Kind.CHANNEL, self._proof.marker):
+        if name == (Kind.CHANNEL, self._proof.marker) and missing_right(str(error)):
             self._go_without_marks(error)
         elif self._handover is not None and seat is self._handover.new:
             self._log.once(f"{seat.address} refuses {name[1]!r}: {error}", loud=True)
@@ -270,6 +270,9 @@ class Seating:
         self._free_leavers()
 
     def seat_marked(self, seat: Seat, number: int) -> None:
+        if self._markless and seat is self._seat:
+            self._markless = False
+            self._log.info("subscriptions work with markers now")
         handover = self._handover
         over = handover is not None and handover.saw(seat, number)
         if seat is self._seat and self._proof.came(number):
@@ -344,7 +347,7 @@ class Seating:
         """Publish a marker on the master; returns its number, None when nobody could see it."""
         seat, master = self._seat, self._places.master
         link = self._link_of(master) if master is not None and self._in_use() else None
-        if link is None or seat is None or not seat.hears_markers or self._markless:
+        if link is None or seat is None or not seat.hears_markers:
             return None
         return self._proof.send(link, self._incarnation)
 
@@ -360,9 +363,16 @@ class Seating:
                 self._log.step("{node} had a full resync", node=seat.address)
                 self._proof.open_gap(before.sent)
 
+        def unknown(failure: Failure) -> None:
+            failure.trap(LinkLost)
+            if seat is self._seat:
+                self._proof.open_gap(before.sent)
+
         link = self._link_of(seat.address)
-        if link is not None:
-            link.exchange(["INFO", "replication"]).addCallbacks(told, _only_lost)
+        if link is None:
+            self._proof.open_gap(before.sent)
+        else:
+            link.exchange(["INFO", "replication"]).addCallbacks(told, unknown)
 
     def _go_without_marks(self, error: Exception) -> None:
         """Do what can be done with the links alone."""
@@ -452,8 +462,3 @@ class Seating:
                 overdue=overdue,
             )
             self._places.avoid(seat.address, _AVOIDED_LONG)
-
-
-def _only_lost(failure: Failure) -> None:
-    """The link is gone, and nobody needs the answer any more."""
-    failure.trap(LinkLost)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from txredisapi import InvalidData
 
 from txharedis.events import SubscriptionGap
@@ -145,7 +145,10 @@ class MessageStream:
             left.append(self._channels.unsubscribe(self._exact, self._heard))
         if self._globs:
             left.append(self._channels.punsubscribe(self._globs, self._heard))
-        await gatherResults(left, consumeErrors=True)
+        try:
+            await gatherResults(left, consumeErrors=True)
+        except FirstError as error:
+            error.subFailure.raiseException()
 
 
 def _is_pattern(name: str | bytes) -> bool:

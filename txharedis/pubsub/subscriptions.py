@@ -158,12 +158,14 @@ class Subscriptions:
     def close(self) -> Deferred[Any]:
         """Fail all who wait with ServiceStopped; fires when the links are gone."""
         self._verdict = ServiceStopped("the service was stopped")
-        self._book.stop(lambda: ServiceStopped("the service was stopped"))
-        for stream in list(self._streams):
-            stream.fail(ServiceStopped("the service was stopped"))
         if self._changed_call is not None and self._changed_call.active():
             self._changed_call.cancel()
-        return self._seating.close()
+        # Those who are told of the end, and ask for something then, find nobody to wait for.
+        closed = self._seating.close()
+        for stream in list(self._streams):
+            stream.fail(ServiceStopped("the service was stopped"))
+        self._book.stop(lambda: ServiceStopped("the service was stopped"))
+        return closed
 
     @property
     def _stopped(self) -> bool:
