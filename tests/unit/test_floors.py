@@ -22,9 +22,9 @@ FLOORS = [
         "election commands _command_table replies rights scripts "
         "reads.choice dedicated.waits pubsub.resyncs",
         "protocol factory pending deadlines methods pipeline alarm "
-        "reads.scanning reads.proofs dedicated.recording "
+        "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",
-        "node lock gossip client pubsub.subscriber pubsub.proof",
+        "node lock gossip client pubsub.subscriber pubsub.continuity",
         "group dedicated.links reads.replicas reads.read pubsub.seat pubsub.handover",
         "campaign traffic reads.reading pubsub.seating pubsub.subscriptions "
         "dedicated.blocking dedicated.transaction dedicated.transactions dedicated.monitoring",
@@ -158,7 +158,7 @@ def test_every_module_imports_only_from_lower_floors() -> None:
         ("pending.py", "from . import errors, options"),
         ("pending.py", "from .errors import NoMaster"),
         ("pending.py", "import txharedis.errors"),
-        ("reads/read.py", "from .lag import Token\nfrom txharedis.reads.proofs import Proof"),
+        ("reads/read.py", "from .lag import Token\nfrom txharedis.reads.own_writes import Proof"),
         ("reads/__init__.py", ""),
         ("options.py", "from .topology import Address"),
         ("commands.py", "from ._command_table import TABLE"),
@@ -194,7 +194,7 @@ def test_allowed(path: str, source: str) -> None:
         ("cli.py", "from . import __version__", "imports __init__"),
         ("cli.py", "import txharedis", "imports __init__"),
         ("cli.py", "from txharedis import *", "imports __init__"),
-        ("reads/lag.py", "from .proofs import Proof", "imports reads.proofs"),
+        ("reads/lag.py", "from .own_writes import Proof", "imports reads.own_writes"),
         ("node.py", "from txharedis.reads.reading import ReplicaReads", "imports reads.reading"),
         ("reads/__init__.py", "from .read import Read", "imports reads.read"),
         ("novelty.py", "", "no floor yet; put 'novelty' on one"),

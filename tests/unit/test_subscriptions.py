@@ -603,7 +603,7 @@ def test_what_was_refused_and_unsubscribed_is_no_gap_later() -> None:
 
 def test_a_marker_that_is_refused_for_the_moment_is_asked_for_again() -> None:
     world = World().start(A)
-    marker = world.subscriptions._seating._proof.marker
+    marker = world.subscriptions._seating._continuity.marker
     world.servers[A].refused, world.servers[A].refusal = {marker}, "BUSY"
     subscribed(world)
     world.servers[A].refused = set()
@@ -618,7 +618,7 @@ def test_without_the_right_to_markers_the_links_alone_count(what: str) -> None:
     if what == "publish":
         world.denied = ResponseError("NOPERM no")
     world.start(A)
-    marker = world.subscriptions._seating._proof.marker
+    marker = world.subscriptions._seating._continuity.marker
     if what == "subscribe":
         for server in world.servers.values():
             server.refused = {marker}
@@ -647,7 +647,7 @@ def test_markers_are_used_when_the_right_is_granted(what: str) -> None:
         world.denied = ResponseError("NOPERM no")
     world.start()
     if what == "subscribe":
-        world.servers[M].refused = {world.subscriptions._seating._proof.marker}
+        world.servers[M].refused = {world.subscriptions._seating._continuity.marker}
     ear = subscribed(world)
     world.advance(5.0)
     world.denied, world.servers[M].refused = None, set()

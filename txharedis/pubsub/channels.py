@@ -14,7 +14,7 @@ from txredisapi import InvalidData
 from txharedis.events import SubscriptionGap
 from txharedis.log import ClientLog
 from txharedis.options import Options
-from txharedis.pubsub.messages import Draft, Message
+from txharedis.pubsub.messages import Message
 from txharedis.replies import converter
 
 __all__ = ["MARKERS", "ChannelBook", "Kind", "MessageLink", "Name", "OnGap", "OnMessage", "Receive"]
@@ -262,7 +262,7 @@ class ChannelBook:
         What is none goes to `link.other`. Returns False when the link does not want it to go on.
         """
         channels, convert, node, receive = self._channels, self._convert, link.node, link.receive
-        message: Any = None
+        message: Message | None = None
         for reply in replies:
             kind = reply[0] if type(reply) is list else None
             if kind == b"message":
@@ -275,25 +275,24 @@ class ChannelBook:
                     continue
                 if convert is not None:
                     data = convert(data)
-                message = Draft(entry.text, data, None, node)
+                message = Message(entry.text, data, None, node)
             elif kind == b"pmessage" and (entry := self._patterns.get(reply[1])) is not None:
                 _, _, name, data = reply
                 if name.startswith(MARKERS):
                     continue
                 if convert is not None:
                     data = convert(data)
-                message = Draft(self._text(name), data, entry.text, node)
+                message = Message(self._text(name), data, entry.text, node)
             elif kind == b"smessage" and (entry := self._shards.get(reply[1])) is not None:
                 data = reply[2]
                 if convert is not None:
                     data = convert(data)
-                message = Draft(entry.text, data, None, node)
+                message = Message(entry.text, data, None, node)
             else:
                 link.other(reply)
                 if link.receive is not receive:
                     return False
                 continue
-            message.__class__ = Message
             calls = entry.calls
             for call in calls:
                 if entry.calls is not calls and call not in entry.calls:

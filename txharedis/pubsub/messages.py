@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Draft", "Message"]
+__all__ = ["Message"]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a channel.
+class Message(NamedTuple):
+    """One message of a channel: a frozen value.
+
+    (A tuple is made in less than half the time of a frozen dataclass, and messages can be many.)
 
     `data` is converted as replies are (options `charset` and `convert_numbers`). `channel` and
     `pattern` are decoded with the charset, and stay bytes where they cannot be or where there is no
@@ -22,21 +22,3 @@ class Message:
     data: Any
     pattern: str | bytes | None
     node: str
-
-
-class Draft:
-    """A message in the making: `draft.__class__ = Message` finishes it.
-
-    Both together take less than half the time of Message(...), which has to get around its own
-    being frozen.
-    """
-
-    __slots__ = ("channel", "data", "node", "pattern")
-
-    def __init__(
-        self, channel: str | bytes, data: Any, pattern: str | bytes | None, node: str
-    ) -> None:
-        self.channel = channel
-        self.data = data
-        self.pattern = pattern
-        self.node = node

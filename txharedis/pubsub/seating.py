@@ -21,9 +21,9 @@ from txharedis.log import ClientLog
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol
 from txharedis.pubsub.channels import MARKERS, ChannelBook, Kind, Name
+from txharedis.pubsub.continuity import Continuity
 from txharedis.pubsub.handover import Handover
 from txharedis.pubsub.places import Places
-from txharedis.pubsub.proof import Proof
 from txharedis.pubsub.resyncs import Standpoint, reaches_back
 from txharedis.pubsub.seat import Seat
 from txharedis.replies import missing_right
@@ -73,7 +73,7 @@ class Seating:
         self._link_of = link_of
         self._is_up = is_up
         marker = MARKERS + secrets.token_hex(8).encode()
-        self._proof = Proof(reactor, marker, self._resynced, self._go_without_marks)
+        self._continuity = Continuity(reactor, marker, self._resynced, self._go_without_marks)
         self._markless = False  # the servers do not let us publish or hear markers
         self._incarnation = ""
         self._seat: Seat | None = None
@@ -101,7 +101,7 @@ class Seating:
     def follow(self, master: Address, incarnation: str) -> None:
         if self._incarnation not in ("", incarnation):
             # What the old one acknowledged in its last moments may never have reached a replica.
-            self._proof.open_gap()
+            self._continuity.open_gap()
             if self._handover is not None:
                 self._give_up_moving()  # its marker is in the stream of the old master
         self._places.master, self._incarnation = master, incarnation
@@ -160,7 +160,7 @@ class Seating:
 
     def _take(self, node: Address) -> None:
         seat = self._seat = self._make_seat(node)
-        if self._proof.since is None or self._markless:
+        if self._continuity.since is None or self._markless:
             seat.deliver()  # nothing was delivered before that could come again
         seat.open()
 
@@ -172,7 +172,7 @@ class Seating:
         new.open()
 
     def _make_seat(self, node: Address) -> Seat:
-        marker = self._proof.marker
+        marker = self._continuity.marker
         return Seat(self._reactor, node, self._options, self._book, marker, self, self._is_up)
 
     def _settle_soon(self) -> None:
@@ -203,7 +203,7 @@ class Seating:
             self._seat.sync()
             if self._seat.link is None or self._seat.idle:
                 self._leave_seats()
-                self._proof.forget()
+                self._continuity.forget()
         self._free_leavers()
 
     def _free_leavers(self) -> None:
@@ -214,17 +214,17 @@ class Seating:
 
     def seat_confirmed(self, seat: Seat, name: Name) -> None:
         if seat is self._seat and seat.delivers:
-            self._proof.begin()
+            self._continuity.begin()
             self._book.confirm(name)
         if seat is self._seat and name in self._missing:
-            self._proof.open_gap(self._missing.pop(name))
+            self._continuity.open_gap(self._missing.pop(name))
 
     def seat_left(self, seat: Seat, name: Name) -> None:
         if seat is self._seat:
             self._book.left(name)
 
     def seat_refused(self, seat: Seat, name: Name, error: Exception) -> None:
-        if name == (Kind.CHANNEL, self._proof.marker) and missing_right(str(error)):
+        if name == (Kind.CHANNEL, self._continuity.marker) and missing_right(str(error)):
             self._go_without_marks(error)
         elif self._handover is not None and seat is self._handover.new:
             self._log.once(f"{seat.address} refuses {name[1]!r}: {error}", loud=True)
@@ -233,7 +233,7 @@ class Seating:
         elif not self._book.refuse(name, error):
             # It was there before. It is asked for again each heartbeat.
             self._log.once(f"{seat.address} refuses {name[1]!r}: {error}", loud=True)
-            self._missing.setdefault(name, self._proof.since or self._reactor.seconds())
+            self._missing.setdefault(name, self._continuity.since or self._reactor.seconds())
 
     def seat_answered(self, seat: Seat) -> None:
         if self._handover is not None and seat is self._handover.new:
@@ -243,7 +243,10 @@ class Seating:
                 self._settle_soon()
             elif self._markless:
                 self._caught_up(seat)
-            elif not (seat.delivers and self._proof.begun) or self._proof.gap_since is not None:
+            elif (
+                not (seat.delivers and self._continuity.begun)
+                or self._continuity.gap_since is not None
+            ):
                 self._mark()
 
     def seat_denied(self, seat: Seat, error: Exception) -> None:
@@ -259,8 +262,8 @@ class Seating:
             return
         if seat is not self._seat:
             return
-        self._proof.open_gap()
-        if self._proof.since is not None:
+        self._continuity.open_gap()
+        if self._continuity.since is not None:
             seat.drop()
         if handover is not None:
             self._inherit(handover)
@@ -275,7 +278,7 @@ class Seating:
             self._log.info("subscriptions work with markers now")
         handover = self._handover
         over = handover is not None and handover.saw(seat, number)
-        if seat is self._seat and self._proof.came(number):
+        if seat is self._seat and self._continuity.came(number):
             self._caught_up(seat)
         if over and handover is not None:
             self._finish(handover)
@@ -320,7 +323,7 @@ class Seating:
         """Go on from the new seat."""
         if not handover.old_done:
             # Nobody knows what it would have shown before the marker.
-            self._proof.open_gap()
+            self._continuity.open_gap()
         self._inherit(handover)
 
     def _inherit(self, handover: Handover) -> None:
@@ -334,11 +337,11 @@ class Seating:
             self._caught_up(new)
         elif handover.new_done:
             # After this marker the old one has delivered nothing.
-            self._proof.carry_on(new.marked, handover.sent)
+            self._continuity.carry_on(new.marked, handover.sent)
             self._caught_up(new)
         elif handover.number is not None:
-            self._proof.carry_on(handover.number - 1)
-            self._proof.is_enough(handover.number)
+            self._continuity.carry_on(handover.number - 1)
+            self._continuity.is_enough(handover.number)
         self._settle_soon()
 
     # The proof that everything comes.
@@ -349,7 +352,7 @@ class Seating:
         link = self._link_of(master) if master is not None and self._in_use() else None
         if link is None or seat is None or not seat.hears_markers:
             return None
-        return self._proof.send(link, self._incarnation)
+        return self._continuity.send(link, self._incarnation)
 
     def _resynced(self, before: Standpoint) -> None:
         """Some replica had a full resync: was it ours?"""
@@ -361,16 +364,16 @@ class Seating:
             info = parse_info(replies[0]) if isinstance(replies[0], bytes) else {}
             if seat is self._seat and not reaches_back(info, before):
                 self._log.step("{node} had a full resync", node=seat.address)
-                self._proof.open_gap(before.sent)
+                self._continuity.open_gap(before.sent)
 
         def unknown(failure: Failure) -> None:
             failure.trap(LinkLost)
             if seat is self._seat:
-                self._proof.open_gap(before.sent)
+                self._continuity.open_gap(before.sent)
 
         link = self._link_of(seat.address)
         if link is None:
-            self._proof.open_gap(before.sent)
+            self._continuity.open_gap(before.sent)
         else:
             link.exchange(["INFO", "replication"]).addCallbacks(told, unknown)
 
@@ -394,8 +397,8 @@ class Seating:
         """From here on the seat delivers all; a gap ends here."""
         now = self._reactor.seconds()
         if self._markless:
-            self._proof.restart(now)
-        since = self._proof.close_gap()
+            self._continuity.restart(now)
+        since = self._continuity.close_gap()
         if since is not None:
             self._log.info("messages of {seconds:.2f} s may have been missed", seconds=now - since)
             self._gap(SubscriptionGap(at=now, since=since, until=now))
@@ -415,7 +418,7 @@ class Seating:
 
     def _schedule(self) -> None:
         delay = self._options.heartbeat * random.uniform(0.9, 1.1)
-        if self._proof.gap_since is not None:
+        if self._continuity.gap_since is not None:
             delay = min(delay, _CATCH_UP)
         self._due = self._reactor.seconds() + delay
         self._timer = self._reactor.callLater(delay, self._beat)
@@ -441,7 +444,7 @@ class Seating:
                 seat.ping()
                 self._mark()
                 if self._markless and seat.delivers:
-                    self._proof.restart(seat.last_heard)
+                    self._continuity.restart(seat.last_heard)
                 if seat.refused and self._handover is None:
                     seat.retry()
                 self._notice_stale(seat, now)
@@ -452,7 +455,7 @@ class Seating:
     def _notice_stale(self, seat: Seat, now: float) -> None:
         """The server answers, but what is published on the master does not come."""
         overdue = min(
-            self._proof.overdue(now),
+            self._continuity.overdue(now),
             now - max(seat.ready_at, seat.last_message, self._awake_since),
         )
         if overdue >= self._options.down_after and not self._places.is_avoided(seat.address):

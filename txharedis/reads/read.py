@@ -10,7 +10,7 @@ from txharedis.commands import CommandInfo
 from txharedis.interfaces import Args
 from txharedis.node import Node
 from txharedis.options import Terms
-from txharedis.reads.proofs import Proof
+from txharedis.reads.own_writes import Proof
 
 __all__ = ["Read", "Reads", "renamed"]
 

@@ -20,7 +20,7 @@ from txharedis.options import Options, Terms
 from txharedis.pending import PendingCommands
 from txharedis.reads.choice import WORDS, nearest, targets
 from txharedis.reads.lag import OwnWrites
-from txharedis.reads.proofs import INFO, Place, Proof
+from txharedis.reads.own_writes import INFO, Place, Proof
 from txharedis.reads.read import Read
 from txharedis.reads.replicas import Replicas
 from txharedis.replies import converter, not_executed

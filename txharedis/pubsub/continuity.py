@@ -1,4 +1,4 @@
-"""Proof: that what is published on the master comes, and since when it may not have come.
+"""Continuity: that what is published on the master comes, and since when it may not have come.
 
 Markers are published on the master, on a channel that only this client listens to. When one has
 come back over the subscriber link, everything that was published before it has come too, since
@@ -20,10 +20,10 @@ from txharedis.pubsub.resyncs import Standpoint, resynced
 from txharedis.replies import missing_right
 from txharedis.topology import parse_info
 
-__all__ = ["Proof"]
+__all__ = ["Continuity"]
 
 
-class Proof:
+class Continuity:
     """The markers of one client, and the gap that is open, if any.
 
     `resynced(before)` is called when some replica had a full resync since that standpoint, and
