@@ -216,7 +216,8 @@ class FailoverService(Service):
             reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
         else:
             reply = self._traffic.pending.add(args, packed, info.read)
-        reply = self._with_scripts(reply, info, packed)
+        if info.noscript:
+            reply = self._with_scripts(reply, info, packed)
         if terms.own_writes is not None and not info.read:
             terms.own_writes.begin()
             reply.addBoth(terms.own_writes.end)
