@@ -126,7 +126,7 @@ async def test_no_right_of_the_documented_user_can_be_spared(
         await set_user([server], *(other for other in rules if other != rule))
         watched = watch([server, "127.0.0.1:1", "127.0.0.1:2"], **ME)
         try:
-            await eventually(functools.partial(is_curtailed, watched), 3.0)
+            await eventually(functools.partial(is_curtailed, watched))
         except AssertionError:
             spared.append(rule)
         await watched.client.disconnect()
