@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.groups import OWN_DB, WatchedClient, at_once, meta_of
-from tests.support import eventually
+from tests.support import PATIENCE, eventually
 from txharedis import HAClient, OutcomeUnknown
 from txharedis.events import FailoverStep
 from txharedis.topology import failover_key
@@ -101,7 +101,7 @@ class Writers:
         self._stopping = True
         await at_once(self._running)
 
-    async def some_more(self, number: int, timeout: float = 10.0) -> None:
+    async def some_more(self, number: int, timeout: float = PATIENCE) -> None:
         """Return when so many more writes have been acknowledged."""
         wanted = len(self.acknowledged) + number
         await eventually(lambda: len(self.acknowledged) >= wanted, timeout)
@@ -154,7 +154,7 @@ class Holder(ProcessProtocol):
         )
         self.pid: int = self._process.pid
 
-    async def until(self, kind: str, timeout: float = 10.0, **fields: str) -> dict[str, Any]:
+    async def until(self, kind: str, timeout: float = PATIENCE, **fields: str) -> dict[str, Any]:
         """The first thing of a kind with these fields that it said, now or later."""
 
         def heard() -> dict[str, Any] | None:
@@ -171,7 +171,7 @@ class Holder(ProcessProtocol):
         self._process.write(" ".join(words).encode() + b"\n")
         return (await self.until("reply", number=number))["value"]
 
-    def block_until_signalled(self, timeout: float = 10.0) -> None:
+    def block_until_signalled(self, timeout: float = PATIENCE) -> None:
         """Return when it is stopped or dead.
 
         It blocks the whole process, so that the clients of this one notice nothing meanwhile.

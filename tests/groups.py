@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from tests.support import eventually
+from tests.support import PATIENCE, eventually
 from txharedis import HAClient
 from txharedis.events import Event, MasterChanged
 from txharedis.testing.servers import LocalServer
@@ -66,7 +66,7 @@ class WatchedClient:
         """The addresses of all masters it has followed, in order."""
         return [str(event.new) for event in self.seen(MasterChanged)]
 
-    async def until(self, kind: type[SomeEvent], text: str = "", timeout: float = 10.0) -> Any:
+    async def until(self, kind: type[SomeEvent], text: str = "", timeout: float = PATIENCE) -> Any:
         """The first event of a kind whose repr contains `text`, now or later."""
 
         def first() -> SomeEvent | None:
@@ -75,7 +75,7 @@ class WatchedClient:
         return await eventually(first, timeout)
 
 
-def answer(reply: Deferred[Any], timeout: float = 20.0) -> Deferred[Any]:
+def answer(reply: Deferred[Any], timeout: float = PATIENCE) -> Deferred[Any]:
     """The reply of a client, which must be there within `timeout` seconds."""
     return reply.addTimeout(timeout, running())
 
@@ -134,7 +134,7 @@ async def settled(servers: Sequence[LocalServer]) -> LocalServer | None:
     return master if all(replicating) else None
 
 
-async def until_settled(servers: Sequence[LocalServer], timeout: float = 15.0) -> LocalServer:
+async def until_settled(servers: Sequence[LocalServer], timeout: float = PATIENCE) -> LocalServer:
     """Wait until these are one group; returns its master."""
     master = await eventually(lambda: settled(servers), timeout)
     assert isinstance(master, LocalServer)

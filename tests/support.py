@@ -15,8 +15,13 @@ NOT_YET = (ConnectError, ConnectionClosed, TimeoutError, hiredis.ReplyError)
 """What a condition may raise while it does not hold: a server that is down, or refuses."""
 
 
+PATIENCE = 60.0
+"""Seconds after which what has not happened never will, however busy the machine is. It is no claim
+of how long anything may take."""
+
+
 async def eventually(
-    condition: Callable[[], Any], timeout: float = 10.0, *, every: float = 0.01
+    condition: Callable[[], Any], timeout: float = PATIENCE, *, every: float = 0.01
 ) -> Any:
     """Return the first true value of `condition`, asking every `every` seconds.
 

@@ -95,7 +95,8 @@ class Dispatch:
         if info.stateful:
             return fail(UnsupportedCommand(refusal(info.name)))
         if info.replica and terms.read_from != "master":
-            return self._with_scripts(self.reads.add(args, packed, info, terms), info, packed)
+            read = self.reads.add(args, packed, info, terms)
+            return self._with_scripts(read, info, packed) if info.noscript else read
         if self._options.command_logging:
             place = self._traffic.address or "nobody yet"
             self._log.info(
@@ -105,7 +106,8 @@ class Dispatch:
             reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
         else:
             reply = self._traffic.pending.add(args, packed, info.read)
-        reply = self._with_scripts(reply, info, packed)
+        if info.noscript:
+            reply = self._with_scripts(reply, info, packed)
         if terms.own_writes is not None and not info.read:
             terms.own_writes.begin()
             reply.addBoth(terms.own_writes.end)
@@ -114,10 +116,8 @@ class Dispatch:
     def _with_scripts(
         self, reply: Deferred[object], info: CommandInfo, packed: bytes
     ) -> Deferred[object]:
-        if info.noscript:
-            self._scripts.note(info.name, packed)
-            reply.addErrback(self._script_again, info, packed)
-        return reply
+        self._scripts.note(info.name, packed)
+        return reply.addErrback(self._script_again, info, packed)
 
     def _script_again(
         self, failure: Failure, info: CommandInfo, packed: bytes

@@ -62,6 +62,7 @@ class NodeGroup:
         self._nodes = {address: Node(reactor, address, options, observer) for address in addresses}
         for node in self:
             node.checks_rights = options.elect and len(addresses) > 1
+            node.follows_only = not options.elect and len(addresses) > 1
 
     def __len__(self) -> int:
         return len(self._nodes)

@@ -52,7 +52,12 @@ class CommandMethods(HiredisProtocol):
         `apply_timeout` is txredisapi's and has no meaning here. An argument that cannot be encoded
         raises InvalidData, which names it.
         """
-        result = self._send(args, self._packed(args))
+        # `_packed`, without a call more for every command.
+        try:
+            packed = pack(args) if self._plain_text and args else self._pack(args)
+        except (TypeError, UnicodeEncodeError):
+            packed = self._pack(args)
+        result = self._send(args, packed)
         return result if post_proc is None else result.addCallback(post_proc)
 
     def _packed(self, args: tuple[Any, ...]) -> bytes:

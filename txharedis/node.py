@@ -158,6 +158,7 @@ class Node:
         self._command_run_id = ""
         self.commands_denied = ""  # what it said when it last denied the command link
         self.checks_rights = False  # those that it takes to elect
+        self.follows_only = False  # nothing is to be changed on it
         self.missing_rights: tuple[str, ...] = ()
         self._rights_due = 0.0
         self._rights_of: NodeProtocol | None = None  # the link on which they were looked at
@@ -507,7 +508,11 @@ class Node:
     # The survey.
 
     async def survey(self, resolve: Mapping[tuple[str, int], Address]) -> NodeView | None:
-        """Ask the node of itself; None when it does not answer in time, or only with errors."""
+        """Ask the node of itself; None when it does not answer in time, or only with errors.
+
+        Also when it keeps the group's own keys to itself and nothing is to be changed on it: its
+        epoch may be the newest.
+        """
         control, identity = self.control, self.identity
         if control is None or identity is None or self.status is not Status.UP:
             return None
@@ -534,6 +539,8 @@ class Node:
             )
             if any(_is_error(reply, "MASTERDOWN") for reply in replies):
                 # The node keeps stale data to itself (replica-serve-stale-data no); ours we need.
+                if self.follows_only:
+                    return None  # to change the setting is not ours
                 _, replies[2], replies[3], _ = await control.exchange(
                     ["CONFIG", "SET", "replica-serve-stale-data", "yes"],
                     meta,

@@ -15,7 +15,7 @@ from txharedis.errors import InvalidOption
 from txharedis.events import Event
 from txharedis.reads.lag import OwnWrites
 from txharedis.tls import TlsContexts
-from txharedis.topology import Address
+from txharedis.topology import Address, displayed
 
 __all__ = ["DELIVERIES", "READ_POLICIES", "Nodes", "Options", "Terms", "parse_nodes"]
 
@@ -199,7 +199,7 @@ class Options:
         if self.on_event is not None and not callable(self.on_event):
             raise InvalidOption(f"on_event={self.on_event!r} cannot be called")
         if isinstance(self.adopt, (str, bytes, int)) or not isinstance(self.adopt, Iterable):
-            raise InvalidOption(f"adopt={self.adopt!r} is not a list of nodes")
+            raise InvalidOption(f"adopt={displayed(self.adopt)} is not a list of nodes")
         object.__setattr__(self, "adopt", tuple(Address.parse(node) for node in self.adopt))
         files = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
         if self.tls is not False or any(files):
@@ -369,7 +369,7 @@ def parse_nodes(nodes: object = None) -> Nodes:
     elif isinstance(nodes, Iterable) and not isinstance(nodes, bytes):
         items = list(nodes)
     else:
-        raise InvalidOption(f"nodes={nodes!r} is not a list of nodes, a node or a URL")
+        raise InvalidOption(f"nodes={displayed(nodes)} is not a list of nodes, a node or a URL")
     if not items:
         raise InvalidOption(f"nodes={nodes!r} is empty")
     addresses: list[Address] = []
@@ -395,8 +395,14 @@ def _is_pair(nodes: object) -> bool:
     )
 
 
+def _without_credentials(url: str) -> str:
+    """A URL for an error's text: others of its kind take a password as a parameter, too."""
+    hidden = re.sub("(?<=://).*@", "***@", url, flags=re.DOTALL)
+    return re.sub("([?&](?!addr=|db=)[^=&]*=)[^&]*", r"\1***", hidden)
+
+
 def _parse_url(url: str) -> tuple[list[object], dict[str, Any]]:
-    shown = re.sub("(?<=://).*@", "***@", url, flags=re.DOTALL)
+    shown = _without_credentials(url)
     if "#" in url:
         raise InvalidOption(f"URL {shown!r} has a fragment (in a password, # is written %23)")
     match = re.fullmatch(r"(rediss?|unix)://([^/?]*)([^?]*)(?:\?(.*))?", url, re.DOTALL)

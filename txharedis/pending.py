@@ -49,7 +49,7 @@ class Command:
 
     def __init__(self, queue: PendingCommands, args: Args, packed: bytes, read: bool) -> None:
         self.queue = queue
-        self.db = queue.db
+        self.db = queue._db  # not through the property: this is run for every command
         self.args = args
         self.packed = packed
         self.read = read
@@ -257,9 +257,16 @@ class PendingCommands:
         `db` is the database that it is meant for, None for the present one. It fails with QueueFull
         when a bound is reached, or with what `refuse` was given.
         """
-        error = self.reserve(len(packed))
-        if error is not None:
-            return fail(error)
+        size = len(packed)
+        # `reserve`, without a call more for every command.
+        if (
+            self._refusal is not None
+            or self._count >= self._max_pending
+            or self._bytes + size > self._max_bytes
+        ):
+            return fail(self._no_room(size))
+        self._count += 1
+        self._bytes += size
         command = Command(self, args, packed, read)
         if db is not None and db != self._db:
             self._several = True
@@ -277,17 +284,24 @@ class PendingCommands:
 
         What is elsewhere is pending too, until `release`.
         """
-        if self._refusal is not None:
-            return self._refusal()
-        if self._count >= self._max_pending or self._bytes + size > self._max_bytes:
-            return QueueFull(
-                f"{self._count} commands ({self._bytes} bytes) already wait, this one has "
-                f"{size} bytes "
-                f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
-            )
+        if (
+            self._refusal is not None
+            or self._count >= self._max_pending
+            or self._bytes + size > self._max_bytes
+        ):
+            return self._no_room(size)
         self._count += 1
         self._bytes += size
         return None
+
+    def _no_room(self, size: int) -> HARedisError:
+        if self._refusal is not None:
+            return self._refusal()
+        return QueueFull(
+            f"{self._count} commands ({self._bytes} bytes) already wait, this one has "
+            f"{size} bytes "
+            f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
+        )
 
     def release(self, size: int) -> None:
         """A command elsewhere is answered, or has come back."""

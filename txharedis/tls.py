@@ -85,8 +85,8 @@ class TlsContexts:
         return hasattr(thing, "clientConnectionForTLS") or hasattr(thing, "getContext")
 
     def _certificates(self, option: str, path: str) -> list[Any]:
+        found = _PEM.findall(_read(option, path))
         try:
-            found = _PEM.findall(_read(option, path))
             certificates = [self._ssl.Certificate.loadPEM(pem) for pem in found]
         except self._errors:
             raise InvalidOption(f"{option}={path!r} holds a bad certificate") from None
@@ -115,6 +115,8 @@ class TlsContexts:
 
 
 def _read(option: str, path: str) -> bytes:
+    if "-----BEGIN" in path:  # not to be repeated: it may be a key
+        raise InvalidOption(f"{option} is the path of a PEM file, not what stands in it")
     try:
         return Path(path).read_bytes()
     except OSError as error:

@@ -25,6 +25,7 @@ __all__ = [
     "Role",
     "Status",
     "Topology",
+    "displayed",
     "failover_key",
     "vote_key",
 ]
@@ -87,13 +88,15 @@ class Address:
         if isinstance(value, int):
             return cls("127.0.0.1", _port(value, value))
         if isinstance(value, (tuple, list)):
-            if len(value) != 2 or not isinstance(value[0], str):
-                raise InvalidOption(f"not a node: {value!r} (a pair is (host, port))")
+            if len(value) != 2 or not isinstance(value[0], str) or "@" in value[0]:
+                raise InvalidOption(f"not a node: {displayed(value)} (a pair is (host, port))")
             return cls(_host(value[0].strip("[]") or "127.0.0.1", value), _port(value[1], value))
         if not isinstance(value, str):
-            raise InvalidOption(f"not a node: {value!r} (use 'host:port', a port or (host, port))")
+            raise InvalidOption(
+                f"not a node: {displayed(value)} (use 'host:port', a port or (host, port))"
+            )
         if "://" in value:
-            shown = re.sub("(?<=://).*@", "***@", value, flags=re.DOTALL)
+            shown = re.sub("(?<=://).*@", "***@", value.partition("?")[0], flags=re.DOTALL)
             raise InvalidOption(f"{shown!r} is a URL: it stands for all the nodes, not for one")
         if "@" in value and not value.strip().startswith("unix:/"):
             shown = "***@" + value.rpartition("@")[2]
@@ -121,6 +124,12 @@ class Address:
             _host(host or "127.0.0.1", value),
             DEFAULT_PORT if port is None else _port(port, value),
         )
+
+
+def displayed(value: object) -> str:
+    """A value that is no node, for an error's text, unless there may be a password in it."""
+    text = repr(value)
+    return f"a {type(value).__name__} (hidden)" if re.search("@|(?i:pass)", text) else text
 
 
 def _host(host: str, value: object) -> str:

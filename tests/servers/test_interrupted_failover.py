@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
 
 import pytest
 import pytest_twisted
@@ -67,16 +66,16 @@ async def test_paused_holder_changes_nothing(
 @pytest.mark.parametrize("at", STEPS)
 @on_reactor
 async def test_other_client_finishes_what_a_dead_one_began(
-    reactor: Any, group: list[LocalServer], watch: Watch, holders: Holders, at: str
+    group: list[LocalServer], watch: Watch, holders: Holders, at: str
 ) -> None:
     master, *others = group
-    watched = watch(group, lock_time=LOCK_TIME)
+    # Not by chance in one of its surveys: it waits for the lock's end, and for nothing else.
+    watched = watch(group, lock_time=LOCK_TIME, survey_interval=3600)
     await watched.client.when_ready()
     holder = holders(group, at, signal.SIGKILL, lock_time=LOCK_TIME)
     await holder.until("MasterChanged")
     master.kill()
     holder.block_until_signalled()
-    died = reactor.seconds()
 
     async def finished() -> bool:
         first, second = await standings(others)
@@ -85,9 +84,8 @@ async def test_other_client_finishes_what_a_dead_one_began(
         return one.role == "master" and other.follows == place.address and other.read_only
 
     answer = watched.client.incr("n")
-    await eventually(finished, LOCK_TIME + 0.5)
+    await eventually(finished)
     assert await answer == 1
-    assert reactor.seconds() - died <= LOCK_TIME + 0.5
     assert promotions(group) == 1
     new = await until_settled(others)
     assert watched.client.master == new.address

@@ -97,7 +97,7 @@ async def test_clients_that_notice_together_promote_once(
             new = await settled(others)
             return new is not None and {one.client.master for one in clients} == {new.address}
 
-        await eventually(agreed, 5.0)
+        await eventually(agreed)
         answers = await at_once(one.client.incr("n") for one in clients)
         assert sorted(answers) == list(range((kill - 1) * count + 1, kill * count + 1))
         await dead.restart(empty=True)

@@ -21,7 +21,7 @@ from tests.groups import (
     promotions,
     until_settled,
 )
-from tests.servers.conftest import MakeServers, Watch
+from tests.servers.conftest import Form, MakeServers, Watch
 from tests.support import eventually
 from txharedis import ResponseError
 from txharedis.events import FailoverStarted, MasterChanged, Waiting
@@ -126,7 +126,7 @@ async def test_no_right_of_the_documented_user_can_be_spared(
         await set_user([server], *(other for other in rules if other != rule))
         watched = watch([server, "127.0.0.1:1", "127.0.0.1:2"], **ME)
         try:
-            await eventually(functools.partial(is_curtailed, watched), 3.0)
+            await eventually(functools.partial(is_curtailed, watched))
         except AssertionError:
             spared.append(rule)
         await watched.client.disconnect()
@@ -286,3 +286,30 @@ async def test_rights_that_are_granted_are_used(
     await watched.until(FailoverStarted)
     assert await answer(watched.client.set("app:k", "x")) == "OK"
     assert promotions(group) == 1
+
+
+@on_reactor
+async def test_follower_changes_no_setting_of_nodes_that_keep_stale_data_to_themselves(
+    make_servers: MakeServers, form: Form, watch: Watch
+) -> None:
+    trio = await make_servers(3, options=("--replica-serve-stale-data", "no"))
+    await form(trio)
+    master, *others = trio
+    follower = watch(trio, elect=False)
+    await answer(follower.client.when_ready())
+
+    async def changes() -> list[str]:
+        stats = await at_once(server.info("commandstats") for server in others)
+        return [each.get("cmdstat_config|set", "").split(",")[0] for each in stats]
+
+    before = await changes()
+    waiting = follower.client.incr("n")
+    assert await answer(waiting) == 1
+    master.kill()
+    await follower.until(Waiting)
+    assert await changes() == before
+
+    watch(trio)
+    assert await answer(follower.client.incr("n")) == 2
+    assert await until_settled(others)
+    assert follower.masters[-1] != master.address

@@ -89,6 +89,31 @@ def test_no_secret_is_in_a_repr() -> None:
         assert SECRET not in str(thing)
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        f"redis://a:1/0?password={SECRET}",
+        f"redis://a:1?addr=b:2&username=u&password={SECRET}&timeout=3",
+        f"redis://:{SECRET}@a:1".encode(),
+        [f"redis://:{SECRET}@a:1".encode()],
+        [f"redis://a:1/0?password={SECRET}"],
+        [f"redis://:a?{SECRET}@a:1"],
+        [(f"u:{SECRET}@a", 1)],
+        [{"host": "a", "password": SECRET}],
+    ],
+)
+def test_nodes_that_make_no_sense_are_named_without_what_may_be_a_password(nodes: Any) -> None:
+    assert "node" in refused(nodes) or "***" in refused(nodes)
+    refused(adopt=nodes)
+
+
+def test_a_key_given_instead_of_its_file_is_not_repeated(tmp_path: Path) -> None:
+    key = f"-----BEGIN PRIVATE KEY-----\n{SECRET}"
+    assert "tls_cert_file is the path" in refused(tls_cert_file=key)
+    cert_file, _ = Authority(tmp_path).issue("client")
+    assert "tls_key_file is the path" in refused(tls_cert_file=cert_file, tls_key_file=key)
+
+
 # Unix sockets
 
 
@@ -245,7 +270,7 @@ def test_tls_that_makes_no_sense_is_named(authority: Authority, tmp_path: Path) 
         ({"tls": "yes"}, "tls=<str>"),
         ({"tls": 1}, "tls=<int>"),
         ({"tls": lambda host: None}, "no contextFactory of Twisted for 'a'"),
-        ({"tls_ca_file": "/nowhere.pem"}, "tls_ca_file='/nowhere.pem'"),
+        ({"tls_ca_file": "/nowhere.pem"}, "tls_ca_file='/nowhere.pem': No such file"),
         ({"tls_ca_file": str(none)}, "no certificate"),
         ({"tls_ca_file": str(bad)}, "bad certificate"),
         ({"tls_ca_file": 1}, "tls_ca_file=1"),
