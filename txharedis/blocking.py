@@ -309,7 +309,7 @@ class _Blocked:
             return
         try:
             try:
-                await self._owner.pending.add(command, pack(tuple(command)), False)
+                await self._owner.pending.add(command, pack(tuple(command)), False, self._db)
             except HARedisError as error:
                 if error.executed is not False:
                     raise

@@ -227,17 +227,17 @@ class FailoverService(Service):
     ) -> Deferred[object]:
         if info.noscript:
             self._scripts.note(info.name, packed)
-            reply.addErrback(self._script_again, info, packed)
+            reply.addErrback(self._script_again, info, packed, self._db)
         return reply
 
     def _script_again(
-        self, failure: Failure, info: CommandInfo, packed: bytes
+        self, failure: Failure, info: CommandInfo, packed: bytes, db: int
     ) -> Failure | Deferred[object]:
         """A master that does not know a script of ours is given it."""
         words = self._scripts.again(info.name, packed, failure.value)
         if words is None:
             return failure
-        return self._traffic.pending.add(words, pack(tuple(words)), info.read)
+        return self._traffic.pending.add(words, pack(tuple(words)), info.read, db)
 
     @property
     def _db(self) -> int:

@@ -350,6 +350,7 @@ def test_what_it_had_taken_is_put_back_and_waited_for() -> None:
     dial.answer([b"q", b"\xff 1"])
     assert names(dial) == [COUNT]
     assert played.queue.commands == [(b"LPUSH", b"q", b"\xff 1")]
+    assert played.queue.dbs == [0]  # where it was taken, whatever is selected by now
     played.control.replies[0].callback([0])
     assert not idle.called
     played.queue.deferreds[0].callback(1)
