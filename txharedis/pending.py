@@ -251,13 +251,24 @@ class PendingCommands:
         self._several = self._several or db != self._db
         self._db = db
 
-    def add(self, args: Args, packed: bytes, read: bool, db: int | None = None) -> Deferred[object]:
+    def add(
+        self,
+        args: Args,
+        packed: bytes,
+        read: bool,
+        db: int | None = None,
+        *,
+        reserved: bool = False,
+    ) -> Deferred[object]:
         """Take a command; the Deferred fires with its converted reply.
 
-        `db` is the database that it is meant for, None for the present one. It fails with QueueFull
-        when a bound is reached, or with what `refuse` was given.
+        `db` is the database that it is meant for, None for the present one; `reserved` tells that
+        there is room for it already, which it takes over. It fails with QueueFull when a bound is
+        reached, or with what `refuse` was given.
         """
-        error = self.reserve(len(packed))
+        if reserved and self._refusal is not None:
+            self.release(len(packed))
+        error = self.refusal if reserved else self.reserve(len(packed))
         if error is not None:
             return fail(error)
         command = Command(self, args, packed, read)
@@ -285,9 +296,13 @@ class PendingCommands:
                 f"{size} bytes "
                 f"(max_pending={self._max_pending}, max_pending_bytes={self._max_bytes})"
             )
+        self.keep(size)
+        return None
+
+    def keep(self, size: int) -> None:
+        """Make room, beyond the bounds too: for a command that was taken and changes its place."""
         self._count += 1
         self._bytes += size
-        return None
 
     def release(self, size: int) -> None:
         """A command elsewhere is answered, or has come back."""
