@@ -49,10 +49,10 @@ class Group(Protocol):
 
     def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]: ...
 
-    def begin(self, keys: Any, *, multi: bool) -> Deferred[Any]: ...
+    def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Any]: ...
 
     def transact(
-        self, function: Callable[[Any], Any], keys: tuple[Any, ...], attempts: int
+        self, function: Callable[[Any], Any], keys: tuple[Any, ...], terms: Terms, attempts: int
     ) -> Deferred[list[Any]]: ...
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]: ...
@@ -291,14 +291,14 @@ class HAClient(CommandMethods):
         waits for a master, for `command_timeout` at most (NoMaster), and fails with QueueFull when
         `max_dedicated` links are in use or waited for, and with what else ends a command.
         """
-        return self._group.begin(keys, multi=True)
+        return self._group.begin(keys, self._terms, multi=True)
 
     def watch(self, keys: Any) -> Deferred[Any]:
         """Begin a transaction by watching keys; its commands run at once until its `multi()`.
 
         As `multi` otherwise.
         """
-        return self._group.begin(keys, multi=False)
+        return self._group.begin(keys, self._terms, multi=False)
 
     def transaction(
         self, function: Callable[[Any], Any], *keys: Any, attempts: int = 50
@@ -321,7 +321,7 @@ class HAClient(CommandMethods):
           what `function` raises: then the transaction is given up;
           what `multi` fails with.
         """
-        return self._group.transact(function, keys, attempts)
+        return self._group.transact(function, keys, self._terms, attempts)
 
     def commit(self) -> Deferred[Any]:
         """Not here: a transaction has it, and `multi()` gives one."""

@@ -255,15 +255,21 @@ class FailoverService(Service):
             )
         return self._traffic.select(db, args, packed)
 
-    def begin(self, keys: Any, *, multi: bool) -> Deferred[Transaction]:
+    def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Transaction]:
         """A transaction that watches `keys` (None for nothing); see HAClient.multi."""
-        return Deferred.fromCoroutine(self._transactions.begin(keys, self._db, multi=multi))
+        begun = self._transactions.begin(keys, self._db, terms.own_writes, multi=multi)
+        return Deferred.fromCoroutine(begun)
 
     def transact(
-        self, function: Callable[[Transaction], Any], keys: tuple[Any, ...], attempts: int
+        self,
+        function: Callable[[Transaction], Any],
+        keys: tuple[Any, ...],
+        terms: Terms,
+        attempts: int,
     ) -> Deferred[list[Any]]:
         """See HAClient.transaction."""
-        return Deferred.fromCoroutine(self._transactions.run(function, keys, self._db, attempts))
+        run = self._transactions.run(function, keys, self._db, terms.own_writes, attempts)
+        return Deferred.fromCoroutine(run)
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:
         """See HAClient.monitor."""

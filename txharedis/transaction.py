@@ -20,6 +20,7 @@ from txharedis.errors import (
     UnsupportedCommand,
 )
 from txharedis.interfaces import Clock, Timer, pack
+from txharedis.lag import OwnWrites
 from txharedis.methods import CommandMethods
 from txharedis.options import Options
 from txharedis.pending import count_command
@@ -61,11 +62,14 @@ class Transaction(CommandMethods):
     not ended, and how many commands are queued.
     """
 
-    def __init__(self, owner: Owner, link: DedicatedLink) -> None:
+    def __init__(
+        self, owner: Owner, link: DedicatedLink, own_writes: OwnWrites | None = None
+    ) -> None:
         super().__init__(owner.options)
         self.pendingTransaction = True
         self._owner = owner
         self._link: DedicatedLink | None = link
+        self._own_writes = own_writes  # of the view in which it was begun
         self._writes = 0
         self._steps: list[list[Step]] = []  # what makes the replies in EXEC's list
         self._replies: list[Deferred[Any]] = []
@@ -245,7 +249,7 @@ class Transaction(CommandMethods):
         if self._why_over is not None:
             return fail(self._why_over())
         assert self._link is not None
-        asked = _Asked(self, done)
+        asked = _Asked(self, done, self._own_writes if writes else None)
         self._replies.append(asked.deferred)
         waiters: list[Any] = [asked]
         if writes and self._owner.terms.counter is not None:
@@ -331,8 +335,16 @@ _ENDINGS = {"MULTI": "multi", "WATCH": "watch", "EXEC": "commit", "DISCARD": "di
 class _Asked:
     """One command of a transaction, on its link."""
 
-    def __init__(self, transaction: Transaction, done: Callable[[object], Any]) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        done: Callable[[object], Any],
+        own_writes: OwnWrites | None,  # of which it is one
+    ) -> None:
         self.deferred: Deferred[Any] = Deferred(lambda _: None)
+        self._own_writes = own_writes
+        if own_writes is not None:
+            own_writes.begin()
         self._transaction = transaction
         self._done = done
         self._timer: Timer | None = None
@@ -368,6 +380,8 @@ class _Asked:
 
     def _over(self) -> None:
         self._transaction.answered()
+        if self._own_writes is not None:
+            self._own_writes.end(None)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 

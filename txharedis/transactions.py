@@ -14,6 +14,7 @@ from txharedis.alarm import Alarm
 from txharedis.dedicated import DedicatedLink, DedicatedLinks, DedicatedTerms
 from txharedis.errors import NoMaster, TransactionLost
 from txharedis.interfaces import Clock
+from txharedis.lag import OwnWrites
 from txharedis.options import Options
 from txharedis.transaction import Transaction
 
@@ -71,14 +72,16 @@ class Transactions:
             for deferred in idle:
                 deferred.callback(None)
 
-    async def begin(self, keys: Keys | None, db: int, *, multi: bool) -> Transaction:
+    async def begin(
+        self, keys: Keys | None, db: int, own_writes: OwnWrites | None = None, *, multi: bool
+    ) -> Transaction:
         """A transaction that watches these keys, and has begun when `multi`.
 
         Waits for a master, and after a failover for the next one: nothing is lost yet. Fails with
         what DedicatedLinks.take says, NoMaster after `command_timeout`, or the server's refusal.
         """
         while True:
-            transaction = Transaction(self, await self._link(db))
+            transaction = Transaction(self, await self._link(db), own_writes)
             try:
                 if keys is not None:
                     await transaction.watch(keys)
@@ -102,7 +105,12 @@ class Transactions:
             raise NoMaster(f"no master took the transaction within {seconds} s") from None
 
     async def run(
-        self, function: Callable[[Transaction], Any], keys: Sequence[Any], db: int, attempts: int
+        self,
+        function: Callable[[Transaction], Any],
+        keys: Sequence[Any],
+        db: int,
+        own_writes: OwnWrites | None,
+        attempts: int,
     ) -> list[Any]:
         """HAClient.transaction, which see."""
         if attempts < 1:
@@ -110,7 +118,7 @@ class Transactions:
         attempt = 0
         while True:
             attempt += 1
-            transaction = await self.begin(keys or None, db, multi=False)
+            transaction = await self.begin(keys or None, db, own_writes, multi=False)
             try:
                 try:
                     await _result(function(transaction))

@@ -41,11 +41,11 @@ class FakeGroup:
         self.commands.append(unpacked(packed))
         return Deferred() if self.reply is None else succeed(self.reply)
 
-    def begin(self, keys: Any, *, multi: bool) -> Deferred[Any]:
+    def begin(self, keys: Any, terms: Any, *, multi: bool) -> Deferred[Any]:
         self.begun.append((keys, multi))
         return Deferred()
 
-    def transact(self, function: Any, keys: Any, attempts: int) -> Deferred[Any]:
+    def transact(self, function: Any, keys: Any, terms: Any, attempts: int) -> Deferred[Any]:
         self.begun.append((function, keys, attempts))
         return Deferred()
 

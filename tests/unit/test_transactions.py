@@ -18,6 +18,7 @@ from txharedis.errors import (
     TransactionLost,
     UnsupportedCommand,
 )
+from txharedis.lag import OwnWrites
 from txharedis.transactions import Transactions
 
 
@@ -29,13 +30,17 @@ class Played(FakeMasters):
         self.transactions = Transactions(self.reactor, self.links, self.options, self.terms)
         self.lead_to(1)
 
-    def begin(self, keys: Any = None, *, multi: bool = True) -> Deferred[Any]:
-        begun = self.transactions.begin(keys, 0, multi=multi)
+    def begin(
+        self, keys: Any = None, own_writes: OwnWrites | None = None, *, multi: bool = True
+    ) -> Deferred[Any]:
+        begun = self.transactions.begin(keys, 0, own_writes, multi=multi)
         return Deferred.fromCoroutine(begun)
 
-    def begun(self, keys: Any = None, *, multi: bool = True) -> tuple[Any, Dial]:
+    def begun(
+        self, keys: Any = None, own_writes: OwnWrites | None = None, *, multi: bool = True
+    ) -> tuple[Any, Dial]:
         """A transaction that has begun, and its link."""
-        got = outcome(self.begin(keys, multi=multi))
+        got = outcome(self.begin(keys, own_writes, multi=multi))
         dial = self.accept()
         dial.commands()
         dial.answer(*["OK"] * ((keys is not None) + multi))
@@ -44,7 +49,7 @@ class Played(FakeMasters):
         return transaction, dial
 
     def run(self, function: Any, *keys: Any, attempts: int = 3) -> list[Any]:
-        run = self.transactions.run(function, keys, 0, attempts)
+        run = self.transactions.run(function, keys, 0, None, attempts)
         return outcome(Deferred.fromCoroutine(run))
 
 
@@ -117,6 +122,30 @@ def test_writes_are_counted_behind_themselves_and_behind_exec() -> None:
     *_, execute, count = dial.commands()
     assert execute == [b"EXEC"]
     assert count[-1] == b"2"
+
+
+@pytest.mark.parametrize("multi", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+def test_writes_are_those_of_its_view_until_they_are_answered_or_lost(
+    multi: bool, lost: bool
+) -> None:
+    played = Played()
+    writes = OwnWrites()
+    tx, dial = played.begun(own_writes=writes, multi=multi)
+    outcome(tx.get("a")), dial.answer("QUEUED")
+    assert writes.settled
+    reply = tx.set("a", 1)
+    if multi:
+        outcome(reply)
+        dial.answer("QUEUED")
+        assert writes.settled
+        reply = tx.commit()
+    outcome(reply)
+    reply.cancel()  # it may be executed all the same
+    assert writes.answered is None
+    dial.lose() if lost else dial.answer(["x", "OK"] if multi else "OK", 1)
+    assert writes.answered == 1
+    assert not writes.settled
 
 
 def test_nothing_is_counted_without_a_counter() -> None:
