@@ -125,7 +125,7 @@ class FailoverService(Service):
         )
         links = self._traffic.links
         self._blocking = Blocking(reactor, links, self._traffic.pending, self._log, terms)
-        self._transactions = Transactions(reactor, links, self.options, terms)
+        self._transactions = Transactions(reactor, links, self.options, terms, self._scripts)
         self._monitors = Monitors(reactor, links, self._log)
         self._reads = ReplicaReads(
             reactor,

@@ -25,6 +25,7 @@ from txharedis.methods import CommandMethods
 from txharedis.options import Options
 from txharedis.pending import count_command
 from txharedis.recording import Recorded, Step, recording
+from txharedis.scripts import ScriptCache
 
 __all__ = ["Owner", "Transaction"]
 
@@ -36,6 +37,7 @@ class Owner(Protocol):
     links: DedicatedLinks
     options: Options
     terms: DedicatedTerms
+    scripts: ScriptCache
     stopped: bool
 
     def asked(self) -> None:
@@ -245,7 +247,7 @@ class Transaction(CommandMethods):
         exec_sent: bool = False,
     ) -> Deferred[Any]:
         """Send a command, and the count of the writes that it makes; `done` gets the raw reply."""
-        packed = [self._packed(args)]
+        packed = [self._with_script(args)]
         if self._why_over is not None:
             return fail(self._why_over())
         assert self._link is not None
@@ -263,6 +265,19 @@ class Transaction(CommandMethods):
         if self._owner.options.command_timeout is not None:
             asked.expire_after(self._owner.options.command_timeout)
         return asked.deferred
+
+    def _with_script(self, args: tuple[Any, ...]) -> bytes:
+        """The command as it goes out: nothing in a MULTI can be asked for again.
+
+        So the script of an EVALSHA goes with it, if it is known.
+        """
+        packed = self._packed(args)
+        info = describe(args)
+        if info.noscript:
+            self._owner.scripts.note(info.name, packed)
+            words = self._owner.scripts.whole(info.name, packed)
+            return packed if words is None else pack(tuple(words))
+        return packed
 
     def turned_away(self, error: Exception) -> bool:
         """Whether this error reply ends it: the node is the master no more, say."""

@@ -16,6 +16,7 @@ from txharedis.errors import NoMaster, TransactionLost
 from txharedis.interfaces import Clock
 from txharedis.lag import OwnWrites
 from txharedis.options import Options
+from txharedis.scripts import ScriptCache
 from txharedis.transaction import Transaction
 
 __all__ = ["Transactions"]
@@ -32,11 +33,13 @@ class Transactions:
         links: DedicatedLinks,
         options: Options,
         terms: DedicatedTerms,
+        scripts: ScriptCache,
     ) -> None:
         self.clock = clock
         self.links = links
         self.options = options
         self.terms = terms
+        self.scripts = scripts
         self.stopped = False
         self._unanswered = 0
         self._sleepers: set[Alarm] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from txharedis.errors import (
     TransactionLost,
     UnsupportedCommand,
 )
+from txharedis.interfaces import pack
 from txharedis.lag import OwnWrites
+from txharedis.scripts import ScriptCache
 from txharedis.transactions import Transactions
 
 
@@ -27,7 +30,10 @@ class Played(FakeMasters):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.transactions = Transactions(self.reactor, self.links, self.options, self.terms)
+        self.scripts = ScriptCache()
+        self.transactions = Transactions(
+            self.reactor, self.links, self.options, self.terms, self.scripts
+        )
         self.lead_to(1)
 
     def begin(
@@ -153,6 +159,30 @@ def test_nothing_is_counted_without_a_counter() -> None:
     tx, dial = played.begun()
     outcome(tx.set("a", 1)), outcome(tx.commit())
     assert names(dial) == ["SET", "EXEC"]
+
+
+def test_a_script_goes_with_an_evalsha_that_names_it() -> None:
+    played = Played()
+    played.scripts.note("SCRIPT LOAD", pack(("SCRIPT", "LOAD", "return 7")))
+    tx, dial = played.begun()
+    queued = outcome(tx.evalsha(sha1("return 7"), ["k"]))
+    outcome(tx.eval("return 8"))
+    outcome(tx.evalsha(sha1("return 9")))
+    committed = outcome(tx.commit())
+    assert [command[:2] for command in dial.commands()][:3] == [
+        [b"EVAL", b"return 7"],
+        [b"EVAL", b"return 8"],
+        [b"EVALSHA", sha1("return 9").encode()],
+    ]
+    dial.answer("QUEUED", "QUEUED", "QUEUED", [7, 8, ResponseError("NOSCRIPT")])
+    assert queued == ["QUEUED"]
+    assert committed[0][:2] == [7, 8]
+    assert isinstance(committed[0][2], ResponseError)
+    assert played.scripts.whole("EVALSHA", pack(("EVALSHA", sha1("return 8"), 0))) is not None
+
+
+def sha1(script: str) -> str:
+    return hashlib.sha1(script.encode()).hexdigest()
 
 
 def test_a_conflict_is_a_watch_error() -> None:
