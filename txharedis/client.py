@@ -359,7 +359,8 @@ class HAClient(CommandMethods):
     def quit(self) -> Deferred[None]:
         """Wait until all commands are answered, then close; fires when the last link is gone.
 
-        Blocking commands are waited for too: cancel those that would wait for ever.
+        Blocking commands are waited for too: cancel those that would wait for ever. So is what
+        `transaction()` runs; one that was begun by `multi()` or `watch()` is not.
         """
 
         async def drain_and_stop() -> None:

@@ -46,11 +46,11 @@ class Transactions:
         self._idle: list[Deferred[None]] = []
 
     def __len__(self) -> int:
-        """How many commands in transactions are not answered yet."""
+        """How many commands in transactions, and functions that run in one, are not over yet."""
         return self._unanswered
 
     def when_idle(self) -> Deferred[None]:
-        """Fires when all commands in transactions are answered."""
+        """Fires when all commands in transactions are answered, and no function runs in one."""
         if not self._unanswered:
             return succeed(None)
         idle: Deferred[None] = Deferred()
@@ -64,11 +64,11 @@ class Transactions:
             alarm.wake()
 
     def asked(self) -> None:
-        """A command was sent in a transaction."""
+        """A command was sent in a transaction, or a function is to be run in one."""
         self._unanswered += 1
 
     def answered(self) -> None:
-        """It was answered, or its link was lost."""
+        """It was answered, or its link was lost; the function is over."""
         self._unanswered -= 1
         if not self._unanswered:
             idle, self._idle = self._idle, []
@@ -118,6 +118,20 @@ class Transactions:
         """HAClient.transaction, which see."""
         if attempts < 1:
             raise ValueError(f"attempts={attempts!r} is not 1 or more")
+        self.asked()
+        try:
+            return await self._run(function, keys, db, own_writes, attempts)
+        finally:
+            self.answered()
+
+    async def _run(
+        self,
+        function: Callable[[Transaction], Any],
+        keys: Sequence[Any],
+        db: int,
+        own_writes: OwnWrites | None,
+        attempts: int,
+    ) -> list[Any]:
         attempt = 0
         while True:
             attempt += 1
