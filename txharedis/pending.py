@@ -13,6 +13,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from txharedis.deadlines import Deadlines
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, QueueFull
 from txharedis.interfaces import Args, Clock, Link, Timer, pack
 
@@ -222,8 +223,7 @@ class PendingCommands:
         self._count = 0
         self._bytes = 0
         self._flush_call: Timer | None = None
-        self._deadlines: deque[Command] = deque()
-        self._sweep_call: Timer | None = None
+        self._deadlines = Deadlines(clock, timeout, self._expire)
         self._refusal: Callable[[], HARedisError] | None = None
         self._stopped: Callable[[bool | None], HARedisError] | None = None
         self._idle: list[Deferred[None]] = []
@@ -278,8 +278,7 @@ class PendingCommands:
         self._queued.append(command)
         if self._link is not None and self._flush_call is None:
             self._flush_call = self._clock.callLater(0, self._flush_turn)
-        if self._timeout is not None:
-            self._set_deadline(command, self._timeout)
+        self._deadlines.add(command)
         assert command.deferred is not None
         return command.deferred
 
@@ -346,10 +345,10 @@ class PendingCommands:
         self.close()
         self._stopped = why
         self.refuse(lambda: why(False))
-        for call in (self._flush_call, self._sweep_call):
-            if call is not None and call.active():
-                call.cancel()
-        self._flush_call = self._sweep_call = None
+        self._deadlines.stop()
+        if self._flush_call is not None and self._flush_call.active():
+            self._flush_call.cancel()
+        self._flush_call = None
 
     def when_idle(self) -> Deferred[None]:
         """Fires when nothing is waiting or unanswered."""
@@ -519,26 +518,7 @@ class PendingCommands:
         _drop_done(self._queued)
         self._dropped = 0
 
-    # Timeouts: one timer for the oldest command.
-
-    def _set_deadline(self, command: Command, timeout: float) -> None:
-        command.deadline = self._clock.seconds() + timeout
-        if len(self._deadlines) > 64 + 2 * self._count:
-            _drop_done(self._deadlines)
-        self._deadlines.append(command)
-        if self._sweep_call is None:
-            self._sweep_call = self._clock.callLater(timeout, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweep_call = None
-        now = self._clock.seconds()
-        deadlines = self._deadlines
-        while deadlines and (deadlines[0].deferred is None or deadlines[0].deadline <= now):
-            command = deadlines.popleft()
-            if command.deferred is not None:
-                self._expire(command)
-        if deadlines and self._sweep_call is None and self._stopped is None:
-            self._sweep_call = self._clock.callLater(deadlines[0].deadline - now, self._sweep)
+    # Timeouts.
 
     def _expire(self, command: Command) -> None:
         deferred = command.deferred

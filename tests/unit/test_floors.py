@@ -19,9 +19,9 @@ FLOORS = [
     floor.split()
     for floor in (
         "errors interfaces options topology events messages lag log tls _version",
-        "election commands _command_table replies scripts waits choice rights resyncs",
+        "election commands _command_table replies scripts waits choice rights resyncs deadlines",
         "protocol factory pending methods recording pipeline alarm scanning channels streams "
-        "proofs deadlines places",
+        "proofs places",
         "node lock gossip client subscriber proof",
         "group dedicated seat handover replicas read",
         "campaign traffic blocking transaction transactions monitoring reading subscriptions "
