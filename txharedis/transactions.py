@@ -83,6 +83,8 @@ class Transactions:
         Waits for a master, and after a failover for the next one: nothing is lost yet. Fails with
         what DedicatedLinks.take says, NoMaster after `command_timeout`, or the server's refusal.
         """
+        if keys is not None and not isinstance(keys, (str, bytes)):
+            keys = tuple(keys)  # they may have to be watched more than once
         while True:
             transaction = Transaction(self, await self._link(db), own_writes)
             try:

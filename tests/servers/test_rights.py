@@ -286,3 +286,19 @@ async def test_rights_that_are_granted_are_used(
     await watched.until(FailoverStarted)
     assert await answer(watched.client.set("app:k", "x")) == "OK"
     assert promotions(group) == 1
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+@on_reactor
+async def test_what_wait_needs(group: list[LocalServer], watch: Watch, nodes: int) -> None:
+    servers = group if nodes == 3 else group[:1]
+    blocking = ("+@blocking", "+client|id", "+client|unblock")
+    await set_user(servers, *documented("follower"), *blocking, "+wait")
+    client = watch(servers, **ME).client
+    await answer(client.set("app:k", 1))
+    with pytest.raises(ResponseError, match="NOPERM"):
+        await answer(client.wait(2, 5000))  # and not a number that is not true
+    own = ("+eval", "~haredis:*") if nodes == 3 else ("+publish", "&haredis:wait")
+    await set_user(servers, *documented("follower"), *blocking, "+wait", *own)
+    await answer(client.set("app:k", 2))
+    assert await answer(client.wait(2, 5000)) == 2

@@ -318,13 +318,14 @@ def test_the_end_of_the_client() -> None:
 
 def test_beginning_waits_for_a_link_that_lives() -> None:
     played = Played()
-    got = outcome(played.begin("k"))
+    got = outcome(played.begin(key for key in "k"))
     dial = played.accept()
     dial.commands()
     dial.lose()
     assert got == []
     played.reactor.advance(0.02)
     dial = played.accept()
+    assert dial.commands() == [[b"WATCH", b"k"]]
     dial.answer("OK", "OK")
     assert got[0].inMulti
 
