@@ -52,7 +52,7 @@ class Group(Protocol):
     def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Any]: ...
 
     def transact(
-        self, function: Callable[[Any], Any], keys: tuple[Any, ...], attempts: int, terms: Terms
+        self, function: Callable[[Any], Any], keys: tuple[Any, ...], terms: Terms, attempts: int
     ) -> Deferred[list[Any]]: ...
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]: ...
@@ -327,7 +327,7 @@ class HAClient(CommandMethods):
           what `function` raises: then the transaction is given up;
           what `multi` fails with.
         """
-        return self._group.transact(function, keys, attempts, self._terms)
+        return self._group.transact(function, keys, self._terms, attempts)
 
     def commit(self) -> Deferred[Any]:
         """Not here: a transaction has it, and `multi()` gives one."""
@@ -365,7 +365,8 @@ class HAClient(CommandMethods):
     def quit(self) -> Deferred[None]:
         """Wait until all commands are answered, then close; fires when the last link is gone.
 
-        Blocking commands are waited for too: cancel those that would wait for ever.
+        Blocking commands are waited for too: cancel those that would wait for ever. So is what
+        `transaction()` runs; one that was begun by `multi()` or `watch()` is not.
         """
 
         async def drain_and_stop() -> None:

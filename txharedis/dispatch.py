@@ -56,7 +56,7 @@ class Dispatch:
             turned_away=traffic.turned_away,
         )
         self._blocking = Blocking(reactor, traffic.links, traffic.pending, log, terms)
-        self._transactions = Transactions(reactor, traffic.links, options, terms)
+        self._transactions = Transactions(reactor, traffic.links, options, terms, self._scripts)
         self._monitors = Monitors(reactor, traffic.links, log)
         self.reads = ReplicaReads(
             reactor,
@@ -117,16 +117,16 @@ class Dispatch:
         self, reply: Deferred[object], info: CommandInfo, packed: bytes
     ) -> Deferred[object]:
         self._scripts.note(info.name, packed)
-        return reply.addErrback(self._script_again, info, packed)
+        return reply.addErrback(self._script_again, info, packed, self._db)
 
     def _script_again(
-        self, failure: Failure, info: CommandInfo, packed: bytes
+        self, failure: Failure, info: CommandInfo, packed: bytes, db: int
     ) -> Failure | Deferred[object]:
         """A master that does not know a script of ours is given it."""
         words = self._scripts.again(info.name, packed, failure.value)
         if words is None:
             return failure
-        return self._traffic.pending.add(words, pack(tuple(words)), info.read)
+        return self._traffic.pending.add(words, pack(tuple(words)), info.read, db)
 
     @property
     def _db(self) -> int:
@@ -146,18 +146,18 @@ class Dispatch:
 
     def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Transaction]:
         """See FailoverService.begin."""
-        begun = self._transactions.begin(keys, self._db, multi=multi, own_writes=terms.own_writes)
+        begun = self._transactions.begin(keys, self._db, terms.own_writes, multi=multi)
         return Deferred.fromCoroutine(begun)
 
     def transact(
         self,
         function: Callable[[Transaction], Any],
         keys: tuple[Any, ...],
-        attempts: int,
         terms: Terms,
+        attempts: int,
     ) -> Deferred[list[Any]]:
         """See FailoverService.transact."""
-        run = self._transactions.run(function, keys, self._db, attempts, terms.own_writes)
+        run = self._transactions.run(function, keys, self._db, terms.own_writes, attempts)
         return Deferred.fromCoroutine(run)
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:

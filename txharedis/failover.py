@@ -186,11 +186,11 @@ class FailoverService(Service):
         self,
         function: Callable[[Transaction], Any],
         keys: tuple[Any, ...],
-        attempts: int,
         terms: Terms,
+        attempts: int,
     ) -> Deferred[list[Any]]:
         """See HAClient.transaction."""
-        return self._dispatch.transact(function, keys, attempts, terms)
+        return self._dispatch.transact(function, keys, terms, attempts)
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:
         """See HAClient.monitor."""

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from txharedis.deadlines import Deadlines
 from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, QueueFull
 from txharedis.interfaces import Args, Clock, Link, Timer, pack
 
@@ -222,8 +223,7 @@ class PendingCommands:
         self._count = 0
         self._bytes = 0
         self._flush_call: Timer | None = None
-        self._deadlines: deque[Command] = deque()
-        self._sweep_call: Timer | None = None
+        self._deadlines = Deadlines(clock, timeout, self._expire)
         self._refusal: Callable[[], HARedisError] | None = None
         self._stopped: Callable[[bool | None], HARedisError] | None = None
         self._idle: list[Deferred[None]] = []
@@ -251,22 +251,36 @@ class PendingCommands:
         self._several = self._several or db != self._db
         self._db = db
 
-    def add(self, args: Args, packed: bytes, read: bool, db: int | None = None) -> Deferred[object]:
+    def add(
+        self,
+        args: Args,
+        packed: bytes,
+        read: bool,
+        db: int | None = None,
+        *,
+        reserved: bool = False,
+    ) -> Deferred[object]:
         """Take a command; the Deferred fires with its converted reply.
 
-        `db` is the database that it is meant for, None for the present one. It fails with QueueFull
-        when a bound is reached, or with what `refuse` was given.
+        `db` is the database that it is meant for, None for the present one; `reserved` tells that
+        there is room for it already, which it takes over. It fails with QueueFull when a bound is
+        reached, or with what `refuse` was given.
         """
-        size = len(packed)
         # `reserve`, without a call more for every command.
-        if (
+        size = len(packed)
+        if reserved:
+            if self._refusal is not None:
+                self.release(size)
+                return fail(self._refusal())
+        elif (
             self._refusal is not None
             or self._count >= self._max_pending
             or self._bytes + size > self._max_bytes
         ):
             return fail(self._no_room(size))
-        self._count += 1
-        self._bytes += size
+        else:
+            self._count += 1
+            self._bytes += size
         command = Command(self, args, packed, read)
         if db is not None and db != self._db:
             self._several = True
@@ -274,8 +288,7 @@ class PendingCommands:
         self._queued.append(command)
         if self._link is not None and self._flush_call is None:
             self._flush_call = self._clock.callLater(0, self._flush_turn)
-        if self._timeout is not None:
-            self._set_deadline(command, self._timeout)
+        self._deadlines.add(command)
         assert command.deferred is not None
         return command.deferred
 
@@ -290,9 +303,13 @@ class PendingCommands:
             or self._bytes + size > self._max_bytes
         ):
             return self._no_room(size)
+        self.keep(size)
+        return None
+
+    def keep(self, size: int) -> None:
+        """Make room, beyond the bounds too: for a command that was taken and changes its place."""
         self._count += 1
         self._bytes += size
-        return None
 
     def _no_room(self, size: int) -> HARedisError:
         if self._refusal is not None:
@@ -345,10 +362,10 @@ class PendingCommands:
         self.close()
         self._stopped = why
         self.refuse(lambda: why(False))
-        for call in (self._flush_call, self._sweep_call):
-            if call is not None and call.active():
-                call.cancel()
-        self._flush_call = self._sweep_call = None
+        self._deadlines.stop()
+        if self._flush_call is not None and self._flush_call.active():
+            self._flush_call.cancel()
+        self._flush_call = None
 
     def when_idle(self) -> Deferred[None]:
         """Fires when nothing is waiting or unanswered."""
@@ -518,26 +535,7 @@ class PendingCommands:
         _drop_done(self._queued)
         self._dropped = 0
 
-    # Timeouts: one timer for the oldest command.
-
-    def _set_deadline(self, command: Command, timeout: float) -> None:
-        command.deadline = self._clock.seconds() + timeout
-        if len(self._deadlines) > 64 + 2 * self._count:
-            _drop_done(self._deadlines)
-        self._deadlines.append(command)
-        if self._sweep_call is None:
-            self._sweep_call = self._clock.callLater(timeout, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweep_call = None
-        now = self._clock.seconds()
-        deadlines = self._deadlines
-        while deadlines and (deadlines[0].deferred is None or deadlines[0].deadline <= now):
-            command = deadlines.popleft()
-            if command.deferred is not None:
-                self._expire(command)
-        if deadlines and self._sweep_call is None and self._stopped is None:
-            self._sweep_call = self._clock.callLater(deadlines[0].deadline - now, self._sweep)
+    # Timeouts.
 
     def _expire(self, command: Command) -> None:
         deferred = command.deferred

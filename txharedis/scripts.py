@@ -45,7 +45,11 @@ class ScriptCache:
         There are when the server does not know the script and we do. It was not executed then.
         """
         unknown = isinstance(error, ResponseError) and str(error).startswith("NOSCRIPT")
-        if not unknown or name not in _AGAIN:
+        return self.whole(name, packed) if unknown else None
+
+    def whole(self, name: str, packed: bytes) -> list[bytes] | None:
+        """The words of a command with the script that it names; None when there are none."""
+        if name not in _AGAIN:
             return None
         _, sha1, *rest = _unpack(packed)
         script = self._scripts.get(sha1.lower())

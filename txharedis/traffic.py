@@ -58,6 +58,7 @@ class Traffic:
         self._lease_call: Timer | None = None
         self._verdict: HARedisError | None = None
         self._ready: list[Deferred[None]] = []
+        self._granted_db = options.db  # the newest that a server did not refuse
 
     @property
     def address(self) -> Address | None:
@@ -124,10 +125,10 @@ class Traffic:
         refuses it, so is every command given after it, until the refusal arrives: none is run in
         the old database by mistake.
         """
-        old = self.pending.db
         self.pending.db = db
 
         def selected(reply: object) -> object:
+            self._granted_db = db
             for node in self._group:
                 # The master's link is switched in its place among the commands.
                 node.use_db(db, now=self.master is None or node.address != self.master.address)
@@ -135,7 +136,7 @@ class Traffic:
 
         def refused(failure: Failure) -> Failure:
             if self.pending.db == db:
-                self.pending.db = old
+                self.pending.db = self._granted_db
             return failure
 
         return self.pending.add(args, packed, True).addCallbacks(selected, refused)

@@ -221,3 +221,17 @@ async def test_without_a_replica_to_read_from(make_servers: MakeServers, watch: 
     with pytest.raises(ServiceStopped) as caught:
         await waiting
     assert caught.value.executed is False
+
+
+@on_reactor
+async def test_quit_waits_for_a_read_that_only_the_master_can_answer(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    client = watch(group).client
+    view = client.read_from("replica")
+    await answer(client.set("k", 1))
+    sha1 = await group[0].call("SCRIPT", "LOAD", "return redis.call('get', KEYS[1])")
+    await answer(view.get("k"))
+    read, closed = view.evalsha_ro(sha1, 1, "k"), client.quit()
+    assert await answer(read) == 1
+    await closed

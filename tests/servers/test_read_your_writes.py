@@ -160,3 +160,26 @@ async def test_through_a_failover(
     going = False
     await at_once(loops)
     assert not failures
+
+
+@pytest.mark.parametrize("method", ["multi", "transaction"])
+@on_reactor
+async def test_the_writes_of_a_transaction_are_its_own(
+    make_servers: MakeServers, networks: MakeNetwork, form: Form, watch: Watch, method: str
+) -> None:
+    servers, nodes, stall = await apart(make_servers, networks, form)
+    view = watch(nodes, source=HERE).client.read_your_writes()
+    await view.set("n", 1)
+
+    async def on_replicas() -> bool:
+        return (await counted(servers, lambda: view.strlen("n"), 10))[0] == 0
+
+    await eventually(on_replicas)
+    stall(*servers[1:])
+    if method == "multi":
+        tx = await answer(view.multi())
+        tx.set("n", 2)
+        await answer(tx.commit())
+    else:
+        await answer(view.transaction(lambda tx: (tx.multi(), tx.set("n", 2))[0]))
+    assert await answer(view.get("n")) == 2

@@ -313,3 +313,19 @@ async def test_follower_changes_no_setting_of_nodes_that_keep_stale_data_to_them
     assert await answer(follower.client.incr("n")) == 2
     assert await until_settled(others)
     assert follower.masters[-1] != master.address
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+@on_reactor
+async def test_what_wait_needs(group: list[LocalServer], watch: Watch, nodes: int) -> None:
+    servers = group if nodes == 3 else group[:1]
+    blocking = ("+@blocking", "+client|id", "+client|unblock")
+    await set_user(servers, *documented("follower"), *blocking, "+wait")
+    client = watch(servers, **ME).client
+    await answer(client.set("app:k", 1))
+    with pytest.raises(ResponseError, match="NOPERM"):
+        await answer(client.wait(2, 5000))  # and not a number that is not true
+    own = ("+eval", "~haredis:*") if nodes == 3 else ("+publish", "&haredis:wait")
+    await set_user(servers, *documented("follower"), *blocking, "+wait", *own)
+    await answer(client.set("app:k", 2))
+    assert await answer(client.wait(2, 5000)) == 2

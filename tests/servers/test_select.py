@@ -61,6 +61,11 @@ async def test_a_database_that_is_not_there(group: list[LocalServer], watch: Wat
         with pytest.raises(ResponseError, match="DB index is out of range"):
             await answer(reply)
     assert await answer(client.get("k")) == "v"
+    # Several at once are refused one after the other.
+    for reply in [client.select(99), client.select(98), client.select(98)]:
+        with pytest.raises(ResponseError, match="DB index is out of range"):
+            await answer(reply)
+    assert await answer(client.get("k")) == "v"
     for words, named in (([15], "15"), (["x"], "'x'"), ([], "names no database")):
         with pytest.raises(InvalidOption, match=named):
             await answer(client.execute_command("SELECT", *words))
@@ -97,3 +102,17 @@ async def test_the_new_master_is_given_the_scripts(group: list[LocalServer], wat
     await answer(client.script_flush())
     with pytest.raises(ResponseError, match="No script matching"):
         await answer(client.evalsha(sha1, ["n"]))
+
+
+@on_reactor
+async def test_what_is_run_again_stays_in_its_database(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    master, *_ = group
+    client = watch(group).client
+    sha1 = await answer(client.script_load("return redis.call('incr', KEYS[1])"))
+    await master.call("SCRIPT", "FLUSH")
+    replies = [client.evalsha(sha1, ["n"]), client.select(1)]
+    assert [await answer(reply) for reply in replies] == [1, "OK"]
+    assert await master.call("GET", "n", db=0) == b"1"
+    assert await master.call("DBSIZE", db=1) == 0

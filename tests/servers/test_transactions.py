@@ -544,3 +544,35 @@ async def test_pipeline_fails_with_its_first_error(group: list[LocalServer], wat
         await answer(pipeline.execute_pipeline())
     assert first.value.subFailure.check(ResponseError)
     assert await answer(client.get("l")) == "v"
+
+
+@on_reactor
+async def test_the_new_master_is_given_the_scripts_of_a_transaction(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    watched = watch(group)
+    client = watched.client
+    sha1 = await answer(client.script_load("return redis.call('incr', KEYS[1])"))
+    group[0].kill()
+    await eventually(lambda: len(watched.masters) == 2)
+    tx = await answer(client.multi())
+    replies = [tx.evalsha(sha1, ["n"]), tx.eval("return redis.call('decr', KEYS[1])", ["n"])]
+    assert [await answer(reply) for reply in replies] == ["QUEUED", "QUEUED"]
+    assert await answer(tx.commit()) == [1, 0]
+
+
+@on_reactor
+async def test_quit_waits_for_a_function_that_runs_in_a_transaction(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    client = watch(group).client
+
+    async def function(tx: Any) -> None:
+        value = await tx.get("n")
+        tx.multi()
+        tx.set("n", (value or 0) + 1)
+
+    results, closed = client.transaction(function, "n"), client.quit()
+    assert await answer(results) == ["OK"]
+    await answer(closed)
+    assert await group[0].call("GET", "n") == b"1"

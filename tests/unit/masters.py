@@ -85,12 +85,14 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.commands: list[tuple[Any, ...]] = []
+        self.dbs: list[int | None] = []  # those that they are meant for
         self.deferreds: list[Deferred[Any]] = []
         self.refuse: Callable[[], Exception] | None = None
 
-    def add(self, args: Args, packed: bytes, read: bool) -> Deferred[Any]:
+    def add(self, args: Args, packed: bytes, read: bool, db: int | None = None) -> Deferred[Any]:
         deferred: Deferred[Any] = Deferred()
         self.commands.append(tuple(args))
+        self.dbs.append(db)
         self.deferreds.append(deferred)
         if self.refuse is not None:
             deferred.errback(self.refuse())

@@ -12,6 +12,7 @@ from tests.unit.masters import FakeMasters, FakeQueue, outcome
 from txharedis.commands import describe
 from txharedis.dedicated.blocking import FIRST_TRY, STOP_TIME, Blocking
 from txharedis.errors import (
+    AccessDenied,
     NoMaster,
     OutcomeUnknown,
     QueueFull,
@@ -273,11 +274,11 @@ def test_wait_has_the_end_of_its_time_too() -> None:
     assert got == [0]
 
 
-def test_no_master_fails_what_waits_behind_the_queue() -> None:
+def test_a_verdict_fails_what_waits_behind_the_queue() -> None:
     played = Played()
     got = outcome(played.submit("WAIT 2 0"))
-    played.queue.deferreds[0].errback(NoMaster("none"))
-    assert isinstance(got[0], NoMaster)
+    played.queue.deferreds[0].errback(AccessDenied("none"))
+    assert isinstance(got[0], AccessDenied)
 
 
 # Cancelling
@@ -341,6 +342,19 @@ def test_without_a_control_link_it_is_tried_again_later() -> None:
     assert len(played.control.asked) == 1
 
 
+@pytest.mark.parametrize("error", [NoMaster("1 s"), OutcomeUnknown("1 s", ("PING",))])
+@pytest.mark.parametrize("command", ["WAIT 1 0", "XREAD BLOCK 0 STREAMS s $"])
+def test_the_time_of_other_commands_does_not_end_it(command: str, error: Exception) -> None:
+    played = Played()
+    got = outcome(played.submit(command))
+    played.queue.deferreds[0].errback(error)
+    assert got == []
+    assert played.queue.commands == [("PING",)] * 2
+    played.queue.deferreds[1].callback("PONG")
+    dial = played.accept()
+    assert dial.commands()
+
+
 def test_what_it_had_taken_is_put_back_and_waited_for() -> None:
     played = Played()
     reply, dial = played.blocked("BLPOP p q 0")
@@ -350,6 +364,7 @@ def test_what_it_had_taken_is_put_back_and_waited_for() -> None:
     dial.answer([b"q", b"\xff 1"])
     assert names(dial) == [COUNT]
     assert played.queue.commands == [(b"LPUSH", b"q", b"\xff 1")]
+    assert played.queue.dbs == [0]  # where it was taken, whatever is selected by now
     played.control.replies[0].callback([0])
     assert not idle.called
     played.queue.deferreds[0].callback(1)

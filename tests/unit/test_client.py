@@ -45,7 +45,7 @@ class FakeGroup:
         self.begun.append((keys, multi))
         return Deferred()
 
-    def transact(self, function: Any, keys: Any, attempts: int, terms: Any) -> Deferred[Any]:
+    def transact(self, function: Any, keys: Any, terms: Any, attempts: int) -> Deferred[Any]:
         self.begun.append((function, keys, attempts))
         return Deferred()
 

@@ -19,9 +19,9 @@ FLOORS = [
     floor.split()
     for floor in (
         "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
-        "election commands _command_table replies rights scripts "
+        "election commands _command_table replies rights scripts deadlines "
         "reads.choice dedicated.waits pubsub.resyncs",
-        "protocol factory pending deadlines methods pipeline alarm "
+        "protocol factory pending methods pipeline alarm "
         "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",
         "node lock gossip client pubsub.subscriber pubsub.continuity",

@@ -591,6 +591,44 @@ def test_what_a_replica_does_not_know_goes_to_the_master(line: str, error: str) 
     reads.done()
 
 
+def test_the_queue_is_not_idle_while_a_read_changes_its_place() -> None:
+    reads = Reads(max_pending=1)
+    idle = []
+    reads.read("SORT k")
+    reads.pending.when_idle().addCallback(idle.append)
+    reads.turn()
+    [node] = [node for node in reads.group.values() if node.waiting]
+    node.answer(ResponseError("ERR unknown command"))
+    reads.turn()
+    reads.node(MASTER).lose()
+    reads.master = None
+    reads.reads.news()
+    reads.turn()
+    assert idle == []
+    reads.reads.stop()
+    reads.pending.stop(lambda executed: ServiceStopped("", executed))
+    assert idle == [None]
+
+
+def test_a_read_that_was_taken_finds_room_elsewhere_in_a_full_queue() -> None:
+    reads = Reads(max_pending=1)
+    for address in (FIRST, SECOND):
+        reads.node(address).linked = False
+    caller = reads.read(policy="any")
+    reads.turn()
+    reads.pending.close()  # the master hangs, and its reply is awaited
+    reads.master = None
+    reads.node(FIRST).linked = True
+    reads.reads.news()
+    reads.turn()
+    reads.turn()
+    reads.node(FIRST).answer(b"v")
+    assert caller.outcomes == [b"v"]
+    assert len(reads.pending) == 1
+    reads.node(MASTER).answer(b"late")
+    reads.done()
+
+
 @pytest.mark.parametrize("error", ["NOPERM no", "ERR unknown command 'GET'", "BUSY x"])
 def test_other_errors_are_the_callers(error: str) -> None:
     reads = Reads()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from txharedis.errors import (
     TransactionLost,
     UnsupportedCommand,
 )
+from txharedis.interfaces import pack
+from txharedis.reads.lag import OwnWrites
+from txharedis.scripts import ScriptCache
 
 
 class Played(FakeMasters):
@@ -26,16 +30,23 @@ class Played(FakeMasters):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.transactions = Transactions(self.reactor, self.links, self.options, self.terms)
+        self.scripts = ScriptCache()
+        self.transactions = Transactions(
+            self.reactor, self.links, self.options, self.terms, self.scripts
+        )
         self.lead_to(1)
 
-    def begin(self, keys: Any = None, *, multi: bool = True) -> Deferred[Any]:
-        begun = self.transactions.begin(keys, 0, multi=multi)
+    def begin(
+        self, keys: Any = None, own_writes: OwnWrites | None = None, *, multi: bool = True
+    ) -> Deferred[Any]:
+        begun = self.transactions.begin(keys, 0, own_writes, multi=multi)
         return Deferred.fromCoroutine(begun)
 
-    def begun(self, keys: Any = None, *, multi: bool = True) -> tuple[Any, Dial]:
+    def begun(
+        self, keys: Any = None, own_writes: OwnWrites | None = None, *, multi: bool = True
+    ) -> tuple[Any, Dial]:
         """A transaction that has begun, and its link."""
-        got = outcome(self.begin(keys, multi=multi))
+        got = outcome(self.begin(keys, own_writes, multi=multi))
         dial = self.accept()
         dial.commands()
         dial.answer(*["OK"] * ((keys is not None) + multi))
@@ -44,7 +55,7 @@ class Played(FakeMasters):
         return transaction, dial
 
     def run(self, function: Any, *keys: Any, attempts: int = 3) -> list[Any]:
-        run = self.transactions.run(function, keys, 0, attempts)
+        run = self.transactions.run(function, keys, 0, None, attempts)
         return outcome(Deferred.fromCoroutine(run))
 
 
@@ -119,11 +130,59 @@ def test_writes_are_counted_behind_themselves_and_behind_exec() -> None:
     assert count[-1] == b"2"
 
 
+@pytest.mark.parametrize("multi", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+def test_writes_are_those_of_its_view_until_they_are_answered_or_lost(
+    multi: bool, lost: bool
+) -> None:
+    played = Played()
+    writes = OwnWrites()
+    tx, dial = played.begun(own_writes=writes, multi=multi)
+    outcome(tx.get("a")), dial.answer("QUEUED")
+    assert writes.settled
+    reply = tx.set("a", 1)
+    if multi:
+        outcome(reply)
+        dial.answer("QUEUED")
+        assert writes.settled
+        reply = tx.commit()
+    outcome(reply)
+    reply.cancel()  # it may be executed all the same
+    assert writes.answered is None
+    dial.lose() if lost else dial.answer(["x", "OK"] if multi else "OK", 1)
+    assert writes.answered == 1
+    assert not writes.settled
+
+
 def test_nothing_is_counted_without_a_counter() -> None:
     played = Played(counter=None)
     tx, dial = played.begun()
     outcome(tx.set("a", 1)), outcome(tx.commit())
     assert names(dial) == ["SET", "EXEC"]
+
+
+def test_a_script_goes_with_an_evalsha_that_names_it() -> None:
+    played = Played()
+    played.scripts.note("SCRIPT LOAD", pack(("SCRIPT", "LOAD", "return 7")))
+    tx, dial = played.begun()
+    queued = outcome(tx.evalsha(sha1("return 7"), ["k"]))
+    outcome(tx.eval("return 8"))
+    outcome(tx.evalsha(sha1("return 9")))
+    committed = outcome(tx.commit())
+    assert [command[:2] for command in dial.commands()][:3] == [
+        [b"EVAL", b"return 7"],
+        [b"EVAL", b"return 8"],
+        [b"EVALSHA", sha1("return 9").encode()],
+    ]
+    dial.answer("QUEUED", "QUEUED", "QUEUED", [7, 8, ResponseError("NOSCRIPT")])
+    assert queued == ["QUEUED"]
+    assert committed[0][:2] == [7, 8]
+    assert isinstance(committed[0][2], ResponseError)
+    assert played.scripts.whole("EVALSHA", pack(("EVALSHA", sha1("return 8"), 0))) is not None
+
+
+def sha1(script: str) -> str:
+    return hashlib.sha1(script.encode()).hexdigest()
 
 
 def test_a_conflict_is_a_watch_error() -> None:
@@ -259,13 +318,14 @@ def test_the_end_of_the_client() -> None:
 
 def test_beginning_waits_for_a_link_that_lives() -> None:
     played = Played()
-    got = outcome(played.begin("k"))
+    got = outcome(played.begin(key for key in "k"))
     dial = played.accept()
     dial.commands()
     dial.lose()
     assert got == []
     played.reactor.advance(0.02)
     dial = played.accept()
+    assert dial.commands() == [[b"WATCH", b"k"]]
     dial.answer("OK", "OK")
     assert got[0].inMulti
 

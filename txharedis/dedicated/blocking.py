@@ -6,7 +6,6 @@ away.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -16,7 +15,14 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail,
 from txharedis.alarm import Alarm
 from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTerms
 from txharedis.dedicated.waits import at_timeout, new_entries, timeout_of, undo
-from txharedis.errors import HARedisError, LinkLost, ResponseError, ServiceStopped
+from txharedis.errors import (
+    HARedisError,
+    LinkLost,
+    NoMaster,
+    OutcomeUnknown,
+    ResponseError,
+    ServiceStopped,
+)
 from txharedis.interfaces import Args, Clock, pack
 from txharedis.log import ClientLog
 from txharedis.pending import PendingCommands, count_command
@@ -209,8 +215,14 @@ class _Blocked:
 
     async def _earlier_commands(self) -> None:
         ping = ("PING",)
-        with contextlib.suppress(ResponseError):  # an answer too
-            await self._in_time(self._owner.pending.add(ping, pack(ping), True), FIRST_TRY)
+        while True:
+            try:
+                await self._in_time(self._owner.pending.add(ping, pack(ping), True), FIRST_TRY)
+            except ResponseError:
+                return  # an answer too
+            except (NoMaster, OutcomeUnknown):
+                continue  # after `command_timeout`, which is not meant for what blocks
+            return
 
     # On a link.
 
@@ -309,7 +321,7 @@ class _Blocked:
             return
         try:
             try:
-                await self._owner.pending.add(command, pack(tuple(command)), False)
+                await self._owner.pending.add(command, pack(tuple(command)), False, self._db)
             except HARedisError as error:
                 if error.executed is not False:
                     raise

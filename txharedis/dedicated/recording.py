@@ -37,6 +37,10 @@ class Recorded:
         self.steps.append(partial(_called, step, args, kwargs) if args or kwargs else step)
         return self
 
+    def addErrback(self, *args: Any, **kwargs: Any) -> Recorded:
+        """Nothing to keep: what failed stands in EXEC's list as it is."""
+        return self
+
 
 def _called(step: Step, args: Any, kwargs: Any, value: Any) -> Any:
     return step(value, *args, **kwargs)

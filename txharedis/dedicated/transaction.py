@@ -25,6 +25,7 @@ from txharedis.methods import CommandMethods
 from txharedis.options import Options
 from txharedis.pending import count_command
 from txharedis.reads.lag import OwnWrites
+from txharedis.scripts import ScriptCache
 
 __all__ = ["Owner", "Transaction"]
 
@@ -36,6 +37,7 @@ class Owner(Protocol):
     links: DedicatedLinks
     options: Options
     terms: DedicatedTerms
+    scripts: ScriptCache
     stopped: bool
 
     def asked(self) -> None:
@@ -66,10 +68,10 @@ class Transaction(CommandMethods):
         self, owner: Owner, link: DedicatedLink, own_writes: OwnWrites | None = None
     ) -> None:
         super().__init__(owner.options)
-        self._own_writes = own_writes
         self.pendingTransaction = True
         self._owner = owner
         self._link: DedicatedLink | None = link
+        self._own_writes = own_writes  # of the view in which it was begun
         self._writes = 0
         self._steps: list[list[Step]] = []  # what makes the replies in EXEC's list
         self._replies: list[Deferred[Any]] = []
@@ -245,11 +247,11 @@ class Transaction(CommandMethods):
         exec_sent: bool = False,
     ) -> Deferred[Any]:
         """Send a command, and the count of the writes that it makes; `done` gets the raw reply."""
-        packed = [self._packed(args)]
+        packed = [self._with_script(args)]
         if self._why_over is not None:
             return fail(self._why_over())
         assert self._link is not None
-        asked = _Asked(self, done)
+        asked = _Asked(self, done, self._own_writes if writes else None)
         self._replies.append(asked.deferred)
         waiters: list[Any] = [asked]
         if writes and self._owner.terms.counter is not None:
@@ -262,10 +264,20 @@ class Transaction(CommandMethods):
         self._exec_sent = self._exec_sent or exec_sent
         if self._owner.options.command_timeout is not None:
             asked.expire_after(self._owner.options.command_timeout)
-        if writes and self._own_writes is not None:
-            self._own_writes.begin()
-            asked.deferred.addBoth(self._own_writes.end)
         return asked.deferred
+
+    def _with_script(self, args: tuple[Any, ...]) -> bytes:
+        """The command as it goes out: nothing in a MULTI can be asked for again.
+
+        So the script of an EVALSHA goes with it, if it is known.
+        """
+        packed = self._packed(args)
+        info = describe(args)
+        if info.noscript:
+            self._owner.scripts.note(info.name, packed)
+            words = self._owner.scripts.whole(info.name, packed)
+            return packed if words is None else pack(tuple(words))
+        return packed
 
     def turned_away(self, error: Exception) -> bool:
         """Whether this error reply ends it: the node is the master no more, say."""
@@ -338,8 +350,16 @@ _ENDINGS = {"MULTI": "multi", "WATCH": "watch", "EXEC": "commit", "DISCARD": "di
 class _Asked:
     """One command of a transaction, on its link."""
 
-    def __init__(self, transaction: Transaction, done: Callable[[object], Any]) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        done: Callable[[object], Any],
+        own_writes: OwnWrites | None,  # of which it is one
+    ) -> None:
         self.deferred: Deferred[Any] = Deferred(lambda _: None)
+        self._own_writes = own_writes
+        if own_writes is not None:
+            own_writes.begin()
         self._transaction = transaction
         self._done = done
         self._timer: Timer | None = None
@@ -375,6 +395,8 @@ class _Asked:
 
     def _over(self) -> None:
         self._transaction.answered()
+        if self._own_writes is not None:
+            self._own_writes.end(None)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 

@@ -17,6 +17,7 @@ from txharedis.errors import NoMaster, TransactionLost
 from txharedis.interfaces import Clock
 from txharedis.options import Options
 from txharedis.reads.lag import OwnWrites
+from txharedis.scripts import ScriptCache
 
 __all__ = ["Transactions"]
 
@@ -32,22 +33,24 @@ class Transactions:
         links: DedicatedLinks,
         options: Options,
         terms: DedicatedTerms,
+        scripts: ScriptCache,
     ) -> None:
         self.clock = clock
         self.links = links
         self.options = options
         self.terms = terms
+        self.scripts = scripts
         self.stopped = False
         self._unanswered = 0
         self._sleepers: set[Alarm] = set()
         self._idle: list[Deferred[None]] = []
 
     def __len__(self) -> int:
-        """How many commands in transactions are not answered yet."""
+        """How many commands in transactions, and functions that run in one, are not over yet."""
         return self._unanswered
 
     def when_idle(self) -> Deferred[None]:
-        """Fires when all commands in transactions are answered."""
+        """Fires when all commands in transactions are answered, and no function runs in one."""
         if not self._unanswered:
             return succeed(None)
         idle: Deferred[None] = Deferred()
@@ -61,11 +64,11 @@ class Transactions:
             alarm.wake()
 
     def asked(self) -> None:
-        """A command was sent in a transaction."""
+        """A command was sent in a transaction, or a function is to be run in one."""
         self._unanswered += 1
 
     def answered(self) -> None:
-        """It was answered, or its link was lost."""
+        """It was answered, or its link was lost; the function is over."""
         self._unanswered -= 1
         if not self._unanswered:
             idle, self._idle = self._idle, []
@@ -73,13 +76,15 @@ class Transactions:
                 deferred.callback(None)
 
     async def begin(
-        self, keys: Keys | None, db: int, *, multi: bool, own_writes: OwnWrites | None = None
+        self, keys: Keys | None, db: int, own_writes: OwnWrites | None = None, *, multi: bool
     ) -> Transaction:
         """A transaction that watches these keys, and has begun when `multi`.
 
         Waits for a master, and after a failover for the next one: nothing is lost yet. Fails with
         what DedicatedLinks.take says, NoMaster after `command_timeout`, or the server's refusal.
         """
+        if keys is not None and not isinstance(keys, (str, bytes)):
+            keys = tuple(keys)  # they may have to be watched more than once
         while True:
             transaction = Transaction(self, await self._link(db), own_writes)
             try:
@@ -109,16 +114,30 @@ class Transactions:
         function: Callable[[Transaction], Any],
         keys: Sequence[Any],
         db: int,
+        own_writes: OwnWrites | None,
         attempts: int,
-        own_writes: OwnWrites | None = None,
     ) -> list[Any]:
         """HAClient.transaction, which see."""
         if attempts < 1:
             raise ValueError(f"attempts={attempts!r} is not 1 or more")
+        self.asked()
+        try:
+            return await self._run(function, keys, db, own_writes, attempts)
+        finally:
+            self.answered()
+
+    async def _run(
+        self,
+        function: Callable[[Transaction], Any],
+        keys: Sequence[Any],
+        db: int,
+        own_writes: OwnWrites | None,
+        attempts: int,
+    ) -> list[Any]:
         attempt = 0
         while True:
             attempt += 1
-            transaction = await self.begin(keys or None, db, multi=False, own_writes=own_writes)
+            transaction = await self.begin(keys or None, db, own_writes, multi=False)
             try:
                 try:
                     await _result(function(transaction))

@@ -160,9 +160,11 @@ class ReplicaReads:
         master = self._master()
         return None if master is None else master.address
 
-    def _submit(self, args: Args, packed: bytes, terms: Terms, db: int) -> Deferred[object]:
+    def _submit(
+        self, args: Args, packed: bytes, terms: Terms, db: int, *, reserved: bool = False
+    ) -> Deferred[object]:
         self._tell(args, self._master_address, terms)
-        reply = self._pending.add(args, packed, True, db)
+        reply = self._pending.add(args, packed, True, db, reserved=reserved)
         if terms.own_writes is not None:
             self._ask_place(terms.own_writes)
         return reply
@@ -176,9 +178,8 @@ class ReplicaReads:
             self._group[master].send([INFO], [Place(writes, mark)])
 
     def _to_master(self, read: Read) -> None:
-        self._pending.release(len(read.packed))
         read.node = None
-        read.at_master = self._submit(read.args, read.packed, read.terms, read.db)
+        read.at_master = self._submit(read.args, read.packed, read.terms, read.db, reserved=True)
         read.at_master.addCallbacks(
             self._answered, self._failed, callbackArgs=(read,), errbackArgs=(read,)
         )
@@ -203,15 +204,11 @@ class ReplicaReads:
             where = self._choose(read.terms, read.db)
             if isinstance(where, _Other) or read.at_master is None:
                 continue
+            self._pending.keep(len(read.packed))  # before, or the queue may be idle for a moment
             self._at_master.discard(read)
             queued, read.at_master = read.at_master, None
             queued.cancel()
-            error = self._pending.reserve(len(read.packed))
-            if error is None:
-                self._put(read, where)
-            elif read.deferred is not None:
-                deferred, read.deferred = read.deferred, None
-                deferred.errback(error)
+            self._put(read, where)
 
     # To replicas, once a turn.
 
