@@ -70,15 +70,17 @@ class CommandMethods(HiredisProtocol):
         """What hiredis cannot encode by itself, or an error that names what cannot be."""
         if not args:
             raise InvalidData("no command given")
-        return pack(tuple(self._encode(args, arg) for arg in args))
+        return pack(tuple(self._encode(args, place) for place in range(len(args))))
 
-    def _encode(self, args: tuple[Any, ...], arg: object) -> bytes | int | float:
+    def _encode(self, args: tuple[Any, ...], place: int) -> bytes | int | float:
+        arg = args[place]
         if type(arg) in (int, float):
             return arg  # type: ignore[return-value]  # bool and the like are written as their str
         if isinstance(arg, (bytes, bytearray, memoryview)):
             return bytes(arg)
         if arg is None:
-            raise InvalidData(f"{args[0]}: None is not a value Redis can hold (in {args!r:.200})")
+            # The other arguments are not repeated: one of them may be a password.
+            raise InvalidData(f"{args[0]}: None is not a value Redis can hold (argument {place})")
         try:
             return str(arg).encode(self._charset, self._errors)
         except UnicodeEncodeError as error:

@@ -6,6 +6,7 @@ A caller's Deferred lives here, never on a link, so it survives any number of ma
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
@@ -208,6 +209,7 @@ class PendingCommands:
         self._delivery = delivery
         self._db = db
         self._several = False  # whether there ever was another database
+        self.good_until = math.inf  # nothing is written after this time, on the clock
         self._selecting = False
         self._max_pending = max_pending
         self._max_bytes = max_pending_bytes
@@ -467,6 +469,8 @@ class PendingCommands:
         # which may have to go again too: the order of submission is kept.
         if self._link is None or self._selecting or (self._returned and self._in_flight):
             return
+        if self._clock.seconds() > self.good_until:
+            return  # the process has slept: whoever let them flow has to look first
         batch = self._take_unsent()
         if self._several:
             batch = self._of_one_database(self._link, batch)

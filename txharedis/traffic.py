@@ -153,11 +153,14 @@ class Traffic:
         if self._lease_call is None and not self._single:
             delay = max(0.01, self._group.lease_left())
             self._lease_call = self._clock.callLater(delay, self._lease_over)
+            # Behind a sleep of this process other calls may be due before that one.
+            self.pending.good_until = self._clock.seconds() + delay
 
     def _lease_over(self) -> None:
         self._lease_call = None
         if self._group.lease_left() > 0:
             self._watch_lease()
+            self.open()
         else:
             # Who knows who is master by now: only a survey can tell, not the next sign of life.
             self.lose()

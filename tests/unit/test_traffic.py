@@ -28,12 +28,14 @@ class FakeNode:
     def __init__(self) -> None:
         self.run_id = ""
         self.waiters: list[Waiter] = []
+        self.sent = 0
 
     def serves(self, run_id: str) -> bool:
         return run_id in ("", self.run_id)
 
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
         self.waiters += waiters
+        self.sent += len(packed)
         return True
 
     def abort(self) -> None:
@@ -106,6 +108,23 @@ def test_after_a_lost_quorum_only_a_survey_opens_it_again() -> None:
     assert traffic.pending.held
     traffic.use(master("r"))
     assert not traffic.pending.held
+    traffic.stop()
+    assert not clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_what_was_due_while_the_process_slept_waits_for_the_lease(heard: bool) -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    traffic = Traffic(clock, group, Options(), lambda: None)
+    node = group[NODES[0]]
+    traffic.use(master(""))
+    reply = traffic.pending.add(("INCR", "k"), b"packed", False)
+    reply.addErrback(lambda _: None)
+    group.lease = 1.0 if heard else 0.0
+    clock.advance(100.0)
+    assert bool(node.sent) is heard
+    assert traffic.pending.held is not heard
     traffic.stop()
     assert not clock.getDelayedCalls()
 
