@@ -73,7 +73,7 @@ class CommandMethods(HiredisProtocol):
         return pack(tuple(self._encode(args, place) for place in range(len(args))))
 
     def _encode(self, args: tuple[Any, ...], place: int) -> bytes | int | float:
-        arg = args[place]
+        arg: object = args[place]
         if type(arg) in (int, float):
             return arg  # type: ignore[return-value]  # bool and the like are written as their str
         if isinstance(arg, (bytes, bytearray, memoryview)):
