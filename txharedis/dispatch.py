@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.python.failure import Failure
 
-from txharedis.commands import CommandInfo, describe, refusal
+from txharedis.commands import PLAIN, CommandInfo, describe, refusal
 from txharedis.dedicated.blocking import Blocking
 from txharedis.dedicated.links import DedicatedTerms
 from txharedis.dedicated.monitoring import Monitoring, Monitors
@@ -21,6 +21,7 @@ from txharedis.dedicated.transactions import Transactions
 from txharedis.errors import InvalidOption, UnsupportedCommand
 from txharedis.group import NodeGroup
 from txharedis.interfaces import Args, Reactor, pack
+from txharedis.journal import MOST_WORDS
 from txharedis.log import ClientLog
 from txharedis.options import Options, Terms
 from txharedis.reads.reading import ReplicaReads
@@ -105,7 +106,8 @@ class Dispatch:
         if info.blocking:
             reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
         else:
-            reply = self._traffic.pending.add(args, packed, info.read)
+            fit = info.fit if len(args) <= MOST_WORDS else PLAIN
+            reply = self._traffic.pending.add(args, packed, info.read, terms=terms, fit=fit)
         if info.noscript:
             reply = self._with_scripts(reply, info, packed)
         if terms.own_writes is not None and not info.read:

@@ -22,6 +22,7 @@ __all__ = [
     "LockLost",
     "NotInTransaction",
     "NoMaster",
+    "NotReplicated",
     "OutcomeUnknown",
     "QueueFull",
     "RedisError",
@@ -82,16 +83,38 @@ class ServiceStopped(HARedisError, TxConnectionError):
 
 
 class OutcomeUnknown(HARedisError, TxConnectionError):
-    """The command was sent, its reply was lost, and its delivery forbids sending it again.
+    """The command was sent, its reply was lost, and it cannot be sent again.
 
-    `command` holds its arguments as the caller gave them.
+    Its delivery forbids it ("at-most-once"), or it is one that the journal of "exactly-once" cannot
+    keep, or the journal itself is gone; the text says so. `command` holds its arguments as the
+    caller gave them. `executed` is None, or True when only the reply is lost: it was too large to
+    be kept.
     """
 
-    executed = None
-
-    def __init__(self, message: str, command: Sequence[object]) -> None:
+    def __init__(
+        self, message: str, command: Sequence[object], executed: bool | None = None
+    ) -> None:
         super().__init__(message)
         self.command = tuple(command)
+        self.executed = executed
+
+
+class NotReplicated(HARedisError):
+    """The master has executed the write, and too few replicas confirmed it within `ack_timeout`.
+
+    It is there, and may be lost with the master. `command` holds its arguments as the caller gave
+    them, `reply` is the server's raw reply, `replicas` the number of those that confirmed.
+    """
+
+    executed = True
+
+    def __init__(
+        self, message: str, command: Sequence[object], reply: object, replicas: int
+    ) -> None:
+        super().__init__(message)
+        self.command = tuple(command)
+        self.reply = reply
+        self.replicas = replicas
 
 
 class TransactionLost(HARedisError, TxConnectionError):

@@ -13,6 +13,7 @@ import hiredis
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 
 from txharedis.alarm import Alarm
+from txharedis.counter import count_command
 from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTerms
 from txharedis.dedicated.waits import at_timeout, new_entries, timeout_of, undo
 from txharedis.errors import (
@@ -25,7 +26,7 @@ from txharedis.errors import (
 )
 from txharedis.interfaces import Args, Clock, pack
 from txharedis.log import ClientLog
-from txharedis.pending import PendingCommands, count_command
+from txharedis.pending import PendingCommands
 
 __all__ = ["Blocking"]
 

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from txredisapi import BaseRedisProtocol, HiredisProtocol, RedisError, WatchError
 
 from txharedis.commands import describe, refusal
+from txharedis.counter import count_command
 from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTerms
 from txharedis.dedicated.recording import Recorded, Step, recording
 from txharedis.errors import (
@@ -23,7 +24,6 @@ from txharedis.errors import (
 from txharedis.interfaces import Clock, Timer, pack
 from txharedis.methods import CommandMethods
 from txharedis.options import Options
-from txharedis.pending import count_command
 from txharedis.reads.lag import OwnWrites
 from txharedis.scripts import ScriptCache
 
