@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from txharedis.counter import Counter
 from txharedis.errors import OutcomeUnknown
-from txharedis.interfaces import Clock, Link, Waiter, pack
+from txharedis.interfaces import Clock, Link, Waiter, pack, wait_command
 from txharedis.journal import BATCH_BYTES, BATCH_COMMANDS, INEXACT, Journal, Ran, read_replies
 from txharedis.options import RIDES
 from txharedis.pending import Command, PendingCommands
@@ -44,7 +44,7 @@ class Delivery:
         self.journal = Journal(own_db, counter)
         self.send_whole = False  # the next batch brings the text of its script
         self._counter = Counter(None if counter is None else (counter, own_db))
-        self._wait_ms = max(1, round(ack_timeout * 1000))
+        self._ack_timeout = ack_timeout
         self._denied = denied
         self._denied_until = 0.0
         self._last: _Batch | None = None  # the newest that was written
@@ -136,7 +136,7 @@ class Delivery:
     def _add_wait(
         self, acks: int, waiter: Waiter, packed: list[bytes], waiters: list[Waiter]
     ) -> None:
-        packed.append(pack(("WAIT", acks, self._wait_ms)))
+        packed.append(pack(wait_command(acks, self._ack_timeout)))
         waiters.append(waiter)
 
     def deny(self, error: Exception) -> None:
