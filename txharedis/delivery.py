@@ -75,6 +75,7 @@ class Delivery:
     def _units(self, commands: Sequence[Command]) -> list[_Batch | list[Command]]:
         """Batches, those that go again among them, and runs of commands that go as they are."""
         units: list[_Batch | list[Command]] = []
+        again: set[_Batch] = set()
         run: list[Command] = []
         kind, size = RIDES, 0
         may_keep = self.clock.seconds() >= self._denied_until
@@ -90,7 +91,8 @@ class Delivery:
             if command.batch is not None:
                 close()
                 kind, size = RIDES, 0
-                if not units or units[-1] is not command.batch:
+                if command.batch not in again:
+                    again.add(command.batch)
                     units.append(command.batch)
                 continue
             size += len(command.packed)
