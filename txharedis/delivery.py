@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from txharedis.counter import Counter
 from txharedis.errors import OutcomeUnknown
-from txharedis.interfaces import Clock, Link, Waiter, pack
+from txharedis.interfaces import Clock, Link, Waiter, pack, wait_command
 from txharedis.journal import BATCH_BYTES, BATCH_COMMANDS, INEXACT, Journal, Ran, read_replies
 from txharedis.options import RIDES
 from txharedis.pending import Command, PendingCommands
@@ -44,7 +44,7 @@ class Delivery:
         self.journal = Journal(own_db, counter)
         self.send_whole = False  # the next batch brings the text of its script
         self._counter = Counter(None if counter is None else (counter, own_db))
-        self._wait_ms = max(1, round(ack_timeout * 1000))
+        self._ack_timeout = ack_timeout
         self._denied = denied
         self._denied_until = 0.0
         self._last: _Batch | None = None  # the newest that was written
@@ -75,6 +75,7 @@ class Delivery:
     def _units(self, commands: Sequence[Command]) -> list[_Batch | list[Command]]:
         """Batches, those that go again among them, and runs of commands that go as they are."""
         units: list[_Batch | list[Command]] = []
+        again: set[_Batch] = set()
         run: list[Command] = []
         kind, size = RIDES, 0
         may_keep = self.clock.seconds() >= self._denied_until
@@ -90,7 +91,8 @@ class Delivery:
             if command.batch is not None:
                 close()
                 kind, size = RIDES, 0
-                if not units or units[-1] is not command.batch:
+                if command.batch not in again:
+                    again.add(command.batch)
                     units.append(command.batch)
                 continue
             size += len(command.packed)
@@ -136,7 +138,7 @@ class Delivery:
     def _add_wait(
         self, acks: int, waiter: Waiter, packed: list[bytes], waiters: list[Waiter]
     ) -> None:
-        packed.append(pack(("WAIT", acks, self._wait_ms)))
+        packed.append(pack(wait_command(acks, self._ack_timeout)))
         waiters.append(waiter)
 
     def deny(self, error: Exception) -> None:
