@@ -5,6 +5,7 @@ The client's whole stack, against servers whose replies are scripted.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -219,3 +220,18 @@ def test_a_command_that_is_refused_when_it_is_queued(text: str, meaning: str) ->
     check(seen, meaning, TABLE["EXECABORT"][0], ["OK"])
     once = ["MULTI", "SET", "EXEC"]
     assert sent == (once * 2 if meaning == AGAIN else once)
+
+
+def test_a_script_that_goes_again_whole_keeps_the_terms_of_its_call() -> None:
+    group = ScriptedGroup()
+    group.always["WAIT"] = 1
+    group.answers["EVALSHA"] = deque([ResponseError("NOSCRIPT No matching script.")])
+    view = group.client.with_options(acks=1)
+    script = "return redis.call('set', 'k', 1)"
+    first = outcome(view.eval(script))
+    group.run()
+    second = outcome(view.evalsha(hashlib.sha1(script.encode()).hexdigest()))
+    group.run()
+    assert (first, second) == (["OK"], ["OK"])
+    assert group.sent == ["EVAL", "WAIT", "EVALSHA", "WAIT", "EVAL", "WAIT"]
+    group.stop()
