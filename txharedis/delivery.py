@@ -237,8 +237,10 @@ class _Batch:
             why = "is beyond 2^53" if odd == INEXACT else "was lost, and is too large to be kept"
             self._queue.failed(command, _ran(command, f"its reply {why}"))
         elif isinstance(reply, Exception) and of_script_only(reply):
-            _make_plain(command)  # a script cannot run it; it was not executed
-            self._queue.again(command)
+            # It was not executed. Nearly always it is refused outside of a script, too, in other
+            # words; what stood behind it was run, and must not be run behind what followed.
+            _make_plain(command)
+            self._queue.again(command, aside=True)
         elif isinstance(reply, Exception) or command.read:
             self._queue.settled(command, reply)
         else:
