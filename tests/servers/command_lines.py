@@ -13,7 +13,6 @@ _FAR = "9999999999"  # a time, in seconds
 
 SETUP = """
 FLUSHALL
-SCRIPT FLUSH
 FUNCTION FLUSH
 CONFIG RESETSTAT
 MSET text hello number 41 float 3.5 zeros 007 big 9007199254740993 small -9007199254740993
@@ -283,7 +282,7 @@ LINES: dict[str, str] = {
     "SINTERCARD": "2 set set2 | 1 text",
     "SMEMBERS": "set | nothing | text",
     "SORT_RO": "numbers | list",
-    "SRANDMEMBER": "set | set 2 | nothing | text",
+    "SRANDMEMBER": "single | set 2 | nothing | text",
     "SSCAN": "set 0 | text 0",
     "SUBSTR": "text 1 2 | list 0 1",
     "SUNION": "set set2 | text",
@@ -307,7 +306,7 @@ LINES: dict[str, str] = {
     "ZINTERCARD": "2 zset zset2 | 1 text",
     "ZLEXCOUNT": "same - + | text - +",
     "ZMSCORE": "zset a none | text a",
-    "ZRANDMEMBER": "zset | zset 2 WITHSCORES | nothing | text",
+    "ZRANDMEMBER": "same | zset 2 WITHSCORES | nothing | text",
     "ZRANGE": "zset 0 -1 WITHSCORES | zset 1 3 BYSCORE | text 0 -1",
     "ZRANGEBYLEX": "same - + | text - +",
     "ZRANGEBYSCORE": "zset 1 3 WITHSCORES | text 1 3",
@@ -367,7 +366,9 @@ VARYING = frozenset(
     FUNCTION STATS,HRANDFIELD,INFO,LASTSAVE,LATENCY DOCTOR,LATENCY HISTOGRAM,LATENCY LATEST,LOLWUT,
     MEMORY DOCTOR,MEMORY MALLOC-STATS,MEMORY PURGE,MEMORY STATS,OBJECT IDLETIME,RANDOMKEY,
     BGSAVE,BGREWRITEAOF,SLOWLOG GET,SLOWLOG LEN,SRANDMEMBER,TIME,XINFO CONSUMERS,XINFO STREAM,
-    ZRANDMEMBER""".replace("\n", "").replace("    ", "").split(",")
+    ZRANDMEMBER""".replace("\n", "")
+    .replace("    ", "")
+    .split(",")
 )
 
 #: The order of what they list is a table's.

@@ -31,7 +31,11 @@ from txharedis.testing.servers import LocalServer
 on_reactor = pytest_twisted.ensureDeferred
 
 DELIVERIES = ("at-most-once", "exactly-once")
-WORDINGS: list[dict[str, Any]] = [{}, {"charset": None}, {"charset": None, "convert_numbers": False}]
+WORDINGS: list[dict[str, Any]] = [
+    {},
+    {"charset": None},
+    {"charset": None, "convert_numbers": False},
+]
 TABLE = COMMANDS | SUPPLEMENT
 
 Words = tuple[Any, ...]
@@ -111,8 +115,7 @@ class Bench:
     async def compare(self, client: HAClient, lines: Sequence[Words]) -> list[str]:
         """Run these both ways; what differs."""
         ways = [
-            await self.run(client.with_options(delivery=delivery), lines)
-            for delivery in DELIVERIES
+            await self.run(client.with_options(delivery=delivery), lines) for delivery in DELIVERIES
         ]
         (replies, left), (kept, kept_left) = ways
         differences = [
