@@ -26,7 +26,7 @@ __all__ = ["Detour", "LatePipe", "behind", "lose_replies", "run_unheard"]
 
 
 class Detour:
-    """A reactor that dials another port where one of `ports` is meant; all else is the reactor's."""
+    """A reactor that dials another port where one of `ports` is meant; the rest is its own."""
 
     def __init__(self, reactor: Any, ports: Mapping[int, int]) -> None:
         self._reactor = reactor
