@@ -7,6 +7,7 @@ confirmed.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from txharedis.counter import Counter
@@ -61,10 +62,10 @@ class Delivery:
             if isinstance(unit, _Batch):
                 self._add_batch(link, unit, packed, waiters)
                 batches.append(unit)
-            elif unit[0].kind >= 2 and not all(command.read for command in unit):
-                run = _ConfirmedRun(unit)
+            elif (acks := _acks(unit)) and not all(command.read for command in unit):
+                run = _ConfirmedRun(unit, acks)
                 self._add_plainly(link, unit, packed, waiters, [run] * len(unit))
-                self._add_wait(unit[0].kind >> 1, run, packed, waiters)
+                self._add_wait(acks, run, packed, waiters)
             else:
                 self._add_plainly(link, unit, packed, waiters)
         sent = link.send(packed, waiters)
@@ -290,31 +291,37 @@ class _Batch:
 class _ConfirmedRun:
     """Commands that went out as they are, with one WAIT behind them."""
 
-    def __init__(self, commands: Sequence[Command]) -> None:
-        self._commands = commands
-        self._replies: list[object] = []
+    def __init__(self, commands: Sequence[Command], acks: int) -> None:
+        self._unanswered = deque(commands)
+        self._unconfirmed: list[tuple[Command, object]] = []
+        self._acks = acks
 
     def settle(self, reply: object) -> None:
-        place = len(self._replies)
-        self._replies.append(reply)
-        if place < len(self._commands):
-            command = self._commands[place]
+        if self._unanswered:
+            command = self._unanswered.popleft()
             if command.read or isinstance(reply, Exception):
                 command.queue.settled(command, reply)
+            else:
+                self._unconfirmed.append((command, reply))
             return
         demotion = is_demotion(reply)
-        for command, its in zip(self._commands, self._replies, strict=False):
-            if not command.sent:
-                pass  # settled before
-            elif demotion:
+        for command, its in self._unconfirmed:
+            if demotion:
                 command.queue.failed(command, _unknown(command, f"then came {reply}"))
             else:
-                command.queue.confirmed(command, its, command.kind >> 1, reply)
+                command.queue.confirmed(command, its, self._acks, reply)
 
     def lost(self) -> None:
-        for command in self._commands:
-            if command.sent:
-                command.queue.lost(command)
+        for command, _ in self._unconfirmed:
+            command.queue.lost(command)
+        for command in self._unanswered:
+            command.queue.lost(command)
+
+
+def _acks(commands: Sequence[Command]) -> int:
+    """The acks that a run asks for: all its commands are of one kind, but for reads that ride."""
+    kind = max(command.kind for command in commands)
+    return 0 if kind == RIDES else kind >> 1
 
 
 def _make_plain(command: Command) -> None:

@@ -57,8 +57,8 @@ TURNS: dict[str, tuple[list[str], Give, list[Any]]] = {
     "beyond 2^53": (
         ["SET n 9007199254740993", "HSET hash n -9007199254740993"],
         lambda c: [
-            c.incr("n"),
-            c.decr("n"),
+            c.execute_command("INCR", "n"),
+            c.execute_command("decr", "n"),
             c.incrby("n", 2),
             c.decrby("n", 4),
             c.hincrby("hash", "n", -2),
