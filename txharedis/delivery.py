@@ -312,9 +312,11 @@ class _ConfirmedRun:
                 command.queue.confirmed(command, its, self._acks, reply)
 
     def lost(self) -> None:
-        for command, _ in self._unconfirmed:
-            command.queue.lost(command)
-        for command in self._unanswered:
+        # Told for each reply that was awaited; the first time it is for all of them.
+        commands = [command for command, _ in self._unconfirmed] + list(self._unanswered)
+        self._unconfirmed.clear()
+        self._unanswered.clear()
+        for command in commands:
             command.queue.lost(command)
 
 
