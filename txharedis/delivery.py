@@ -21,6 +21,8 @@ from txharedis.replies import is_demotion, journal_denied, of_script_only
 __all__ = ["Delivery"]
 
 _AS_THEY_ARE = frozenset({0, RIDES})
+# A server that takes no writes now makes no journal; what it says to each command is for its caller.
+_NO_WRITES = ("OOM ", "MISCONF ", "NOREPLICAS ")
 _TRY_AGAIN = 60.0  # seconds after which a journal is tried where it was denied
 
 
@@ -257,7 +259,7 @@ class _Batch:
                 self._queue.turned_away(command, error)
         elif self.lost_once:
             self._unknown(f"another server refused: {error}")
-        elif journal_denied(error) or str(error).startswith("OOM"):
+        elif journal_denied(error) or str(error).startswith(_NO_WRITES):
             if journal_denied(error):
                 self._delivery.deny(error)
             in_flight = self._in_flight()

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from tests.groups import answer, at_once, opcounter_of, promotions
 from tests.lossy import behind, lose_replies, run_unheard
-from tests.servers.conftest import MakeProxy, Watch
+from tests.servers.conftest import Form, MakeNetwork, MakeProxy, MakeServers, Watch
 from tests.support import eventually
 from txharedis import HAClient, OutcomeUnknown, ResponseError
 from txharedis.testing.proxy import TcpProxy
@@ -184,6 +184,35 @@ async def test_what_the_replicas_have_not_got_is_executed_there(
     assert told == [2, 3, 4, 5, 6]
     new = next(server for server in group if server.address == trio.client.master)
     assert await new.call("GET", "n") == b"6"
+
+
+@on_reactor
+async def test_what_only_the_dead_master_had_is_executed_on_the_next(
+    reactor: Any,
+    make_servers: MakeServers,
+    networks: MakeNetwork,
+    form: Form,
+    proxies: MakeProxy,
+    watch: Watch,
+) -> None:
+    servers = await make_servers(3, distinct_sources=True)
+    network = networks(servers)
+    nodes = [proxy.address for proxy in network.proxies]
+    await form(servers, nodes)
+    master, *others = servers
+    proxy = proxies(network.proxies[0])
+    dialler = behind(reactor, network.proxies[:1], [proxy])
+    client = watch(nodes, dialler=dialler).client
+    assert await answer(client.with_options(acks=2).incr("n")) == 1
+    network.partition({str(master.source)}, {str(server.source) for server in others})
+    assert await answer(client.incr("n")) == 2  # nobody has confirmed it, and it will be lost
+    replies = await run_unheard(client, proxy, master, lambda: [client.incr("n") for _ in "abc"])
+    assert await master.call("GET", "n") == b"5"
+    master.kill()
+    lose_replies(proxy)
+    assert await outcomes(replies) == [2, 3, 4]
+    values = await at_once(server.call("GET", "n") for server in others)
+    assert b"4" in values
 
 
 @on_reactor

@@ -581,48 +581,6 @@ async def test_batch_is_one_transaction_for_files_and_replicas(
 # Refusals by the server.
 
 
-@on_reactor
-async def test_noreplicas_in_a_batch(server: LocalServer, watch: Watch) -> None:
-    client = watch([server], **ONCE).client
-    await answer(client.incr("n"))
-    await server.call("CONFIG", "SET", "min-replicas-to-write", 1)
-    first, read, second = await outcomes([client.incr("n"), client.get("n"), client.incr("n")])
-    for error in (first, second):
-        assert isinstance(error, ResponseError)
-        assert str(error).startswith("NOREPLICAS")
-    assert read == 1
-    await server.call("CONFIG", "SET", "min-replicas-to-write", 0)
-    assert await answer(client.incr("n")) == 2
-
-
-@on_reactor
-async def test_misconf_in_a_batch(make_servers: MakeServers, watch: Watch) -> None:
-    [server] = await make_servers(1, options=("--stop-writes-on-bgsave-error", "yes"))
-    client = watch([server], **ONCE).client
-    await answer(client.incr("n"))
-    # A file cannot take the place of a directory: saving fails from here on.
-    await server.call("CONFIG", "SET", "save", "3600 1")
-    (server.directory / "dump.rdb").mkdir()
-
-    async def failed() -> bool:
-        info = await server.info("persistence")
-        if info["rdb_last_bgsave_status"] == "err":
-            return True
-        if info["rdb_bgsave_in_progress"] == "0":
-            await server.call("BGSAVE")
-        return False
-
-    await eventually(failed)
-    first, read, second = await outcomes([client.incr("n"), client.get("n"), client.incr("n")])
-    for error in (first, second):
-        assert isinstance(error, ResponseError)
-        assert str(error).startswith("MISCONF")
-    assert read == 1
-    await server.call("CONFIG", "SET", "save", "")
-    await server.call("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
-    assert await answer(client.incr("n")) == 2
-
-
 # Rights.
 
 ME = {"username": USER, "password": PASSWORD}
@@ -713,3 +671,90 @@ async def test_the_journal_and_failover_with_documented_rights(
     assert await answer(client.incr("app:n")) == 2
     new = next(server for server in trio if server.address == client.master)
     assert len(await journals(new)) == 1
+
+
+@on_reactor
+@pytest.mark.parametrize("fresh", [True, False], ids=["no journal yet", "a journal"])
+@pytest.mark.parametrize("refusal", ["OOM", "NOREPLICAS", "MISCONF"])
+async def test_refusals_are_told_in_the_same_words(
+    make_servers: MakeServers, watch: Watch, refusal: str, fresh: bool
+) -> None:
+    [server] = await make_servers(1, options=("--stop-writes-on-bgsave-error", "yes"))
+    once = watch([server], **ONCE).client
+    plain = watch([server], delivery="at-most-once").client
+    await answer(plain.set("k", "v"))
+    if not fresh:
+        await answer(once.incr("n"))
+    await at_once(client.when_ready() for client in (once, plain))
+    if refusal == "OOM":
+        await fill(server)
+    elif refusal == "NOREPLICAS":
+        await server.call("CONFIG", "SET", "min-replicas-to-write", 1)
+    else:
+        await fail_to_save(server)
+    told = []
+    for client in (plain, once):
+        replies = await outcomes([client.set("new", 1), client.get("k"), client.lpush("l", 1)])
+        assert replies[1] == "v"
+        for error in (replies[0], replies[2]):
+            assert isinstance(error, ResponseError)
+            assert str(error).startswith(refusal)
+        told.append([str(reply) for reply in replies])
+    assert told[0] == told[1]
+    assert await server.call("EXISTS", "new", "l") == 0
+
+
+async def fail_to_save(server: LocalServer) -> None:
+    """Writes are refused because saving has failed."""
+    await server.call("CONFIG", "SET", "save", "3600 1")
+    # A file cannot take the place of a directory.
+    (server.directory / "dump.rdb").mkdir()
+
+    async def failed() -> bool:
+        info = await server.info("persistence")
+        if info["rdb_last_bgsave_status"] == "err":
+            return True
+        if info["rdb_bgsave_in_progress"] == "0":
+            await server.call("BGSAVE")
+        return False
+
+    await eventually(failed)
+
+
+@on_reactor
+async def test_message_is_published_once(one: One, watch: Watch) -> None:
+    heard: list[Any] = []
+    listener = watch([one.server]).client
+    await answer(listener.subscribe("news", lambda message: heard.append(message.data)))
+    replies = await one.unheard(lambda c: [c.publish("news", "a"), c.publish("news", "b")])
+    one.lose()
+    assert await outcomes(replies) == [1, 1]
+    await answer(one.client.publish("news", "end"))
+    await eventually(lambda: "end" in heard)
+    assert heard == ["a", "b", "end"]
+
+
+@on_reactor
+async def test_what_was_given_up_is_not_sent_again(one: One) -> None:
+    await answer(one.client.when_ready())
+    one.proxy.stall(from_target=False)
+    hasty = one.client.with_options(timeout=0.2)
+    first, second = await outcomes([hasty.incr("n"), hasty.incr("n")])
+    for error in (first, second):
+        assert isinstance(error, OutcomeUnknown)
+        assert error.executed is None
+    one.lose()  # the bytes too
+    assert await answer(one.client.incr("n")) == 1
+
+
+@on_reactor
+async def test_part_of_a_batch_that_was_given_up_is_not_executed_later(one: One) -> None:
+    await answer(one.client.when_ready())
+    one.proxy.stall(from_target=False)
+    hasty = one.client.with_options(timeout=0.2)
+    patient = one.client.rpush("list", "a"), one.client.rpush("list", "c")
+    [error] = await outcomes([hasty.rpush("list", "b")])
+    assert isinstance(error, OutcomeUnknown)
+    one.lose()
+    assert await outcomes(patient) == [1, 2]
+    assert await one.server.call("LRANGE", "list", 0, -1) == [b"a", b"c"]
