@@ -7,12 +7,11 @@ confirmed.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from txharedis.counter import Counter
 from txharedis.errors import OutcomeUnknown
-from txharedis.interfaces import Clock, Link, Waiter, pack
+from txharedis.interfaces import Clock, Link, Waiter, pack, wait_command
 from txharedis.journal import BATCH_BYTES, BATCH_COMMANDS, INEXACT, Journal, Ran, read_replies
 from txharedis.options import RIDES
 from txharedis.pending import Command, PendingCommands
@@ -21,7 +20,7 @@ from txharedis.replies import is_demotion, journal_denied, of_script_only
 __all__ = ["Delivery"]
 
 _AS_THEY_ARE = frozenset({0, RIDES})
-# A server that takes no writes now makes no journal; what it says to each command is for its caller.
+# A server that takes no writes now makes no journal: each command has its own answer then.
 _NO_WRITES = ("OOM ", "MISCONF ", "NOREPLICAS ")
 _TRY_AGAIN = 60.0  # seconds after which a journal is tried where it was denied
 
@@ -47,7 +46,7 @@ class Delivery:
         self.journal = Journal(own_db, counter)
         self.send_whole = False  # the next batch brings the text of its script
         self._counter = Counter(None if counter is None else (counter, own_db))
-        self._wait_ms = max(1, round(ack_timeout * 1000))
+        self._ack_timeout = ack_timeout
         self._denied = denied
         self._denied_until = 0.0
         self._last: _Batch | None = None  # the newest that was written
@@ -64,7 +63,9 @@ class Delivery:
             if isinstance(unit, _Batch):
                 self._add_batch(link, unit, packed, waiters)
                 batches.append(unit)
-            elif (acks := _acks(unit)) and not all(command.read for command in unit):
+                continue
+            acks = max(command.kind for command in unit) >> 1  # a read that rides has none
+            if acks > 0 and not all(command.read for command in unit):
                 run = _ConfirmedRun(unit, acks)
                 self._add_plainly(link, unit, packed, waiters, [run] * len(unit))
                 self._add_wait(acks, run, packed, waiters)
@@ -78,6 +79,7 @@ class Delivery:
     def _units(self, commands: Sequence[Command]) -> list[_Batch | list[Command]]:
         """Batches, those that go again among them, and runs of commands that go as they are."""
         units: list[_Batch | list[Command]] = []
+        again: set[_Batch] = set()
         run: list[Command] = []
         kind, size = RIDES, 0
         may_keep = self.clock.seconds() >= self._denied_until
@@ -93,7 +95,8 @@ class Delivery:
             if command.batch is not None:
                 close()
                 kind, size = RIDES, 0
-                if not units or units[-1] is not command.batch:
+                if command.batch not in again:
+                    again.add(command.batch)
                     units.append(command.batch)
                 continue
             size += len(command.packed)
@@ -139,7 +142,7 @@ class Delivery:
     def _add_wait(
         self, acks: int, waiter: Waiter, packed: list[bytes], waiters: list[Waiter]
     ) -> None:
-        packed.append(pack(("WAIT", acks, self._wait_ms)))
+        packed.append(pack(wait_command(acks, self._ack_timeout)))
         waiters.append(waiter)
 
     def deny(self, error: Exception) -> None:
@@ -226,6 +229,7 @@ class _Batch:
             assert isinstance(confirmed, Exception)
             self.lost_once = True
             for command in self._in_flight():
+                command.uncertain = not command.read
                 self._queue.turned_away(command, confirmed)
             return
         self._over()
@@ -291,41 +295,37 @@ class _Batch:
 
 
 class _ConfirmedRun:
-    """Commands that went out as they are, with one WAIT behind them."""
+    """Commands that went out as they are, with one WAIT for `acks` replicas behind them."""
 
     def __init__(self, commands: Sequence[Command], acks: int) -> None:
-        self._unanswered = deque(commands)
-        self._unconfirmed: list[tuple[Command, object]] = []
+        self._commands = commands
         self._acks = acks
+        self._answered = 0
+        self._unconfirmed: list[tuple[Command, object]] = []  # with their replies
 
     def settle(self, reply: object) -> None:
-        if self._unanswered:
-            command = self._unanswered.popleft()
+        if self._answered < len(self._commands):
+            command = self._commands[self._answered]
+            self._answered += 1
             if command.read or isinstance(reply, Exception):
                 command.queue.settled(command, reply)
             else:
                 self._unconfirmed.append((command, reply))
             return
-        demotion = is_demotion(reply)
-        for command, its in self._unconfirmed:
-            if demotion:
+        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        for command, its in unconfirmed:
+            if is_demotion(reply):
                 command.queue.failed(command, _unknown(command, f"then came {reply}"))
             else:
                 command.queue.confirmed(command, its, self._acks, reply)
 
     def lost(self) -> None:
-        # Told for each reply that was awaited; the first time it is for all of them.
-        commands = [command for command, _ in self._unconfirmed] + list(self._unanswered)
-        self._unconfirmed.clear()
-        self._unanswered.clear()
-        for command in commands:
+        # It waits for several replies: the first that is lost is the end of all.
+        lost = [command for command, _ in self._unconfirmed]
+        lost += self._commands[self._answered :]
+        self._unconfirmed, self._answered = [], len(self._commands)
+        for command in lost:
             command.queue.lost(command)
-
-
-def _acks(commands: Sequence[Command]) -> int:
-    """The acks that a run asks for: all its commands are of one kind, but for reads that ride."""
-    kind = max(command.kind for command in commands)
-    return 0 if kind == RIDES else kind >> 1
 
 
 def _make_plain(command: Command) -> None:

@@ -31,6 +31,8 @@ from txharedis.traffic import Traffic
 
 __all__ = ["Dispatch"]
 
+_CONFIRMING = frozenset({"WAIT", "WAITAOF"})
+
 
 class Dispatch:
     """What one client has under way.
@@ -56,7 +58,9 @@ class Dispatch:
             may_retry=traffic.may_retry,
             turned_away=traffic.turned_away,
         )
-        self._blocking = Blocking(reactor, traffic.links, traffic.pending, log, terms)
+        self._blocking = Blocking(
+            reactor, traffic.links, traffic.pending, log, terms, options.ack_timeout
+        )
         self._transactions = Transactions(reactor, traffic.links, options, terms, self._scripts)
         self._monitors = Monitors(reactor, traffic.links, log)
         self.reads = ReplicaReads(
@@ -97,38 +101,39 @@ class Dispatch:
             return fail(UnsupportedCommand(refusal(info.name)))
         if info.replica and terms.read_from != "master":
             read = self.reads.add(args, packed, info, terms)
-            return self._with_scripts(read, info, packed) if info.noscript else read
+            return self._with_scripts(read, info, packed, terms) if info.noscript else read
         if self._options.command_logging:
             place = self._traffic.address or "nobody yet"
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
         if info.blocking:
-            reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
+            acks = 0 if info.read or info.name in _CONFIRMING else terms.acks
+            reply = self._blocking.submit(info.name, packed, self._db, read=info.read, acks=acks)
         else:
             fit = info.fit if len(args) <= MOST_WORDS else PLAIN
             reply = self._traffic.pending.add(args, packed, info.read, terms=terms, fit=fit)
         if info.noscript:
-            reply = self._with_scripts(reply, info, packed)
+            reply = self._with_scripts(reply, info, packed, terms)
         if terms.own_writes is not None and not info.read:
             terms.own_writes.begin()
             reply.addBoth(terms.own_writes.end)
         return reply
 
     def _with_scripts(
-        self, reply: Deferred[object], info: CommandInfo, packed: bytes
+        self, reply: Deferred[object], info: CommandInfo, packed: bytes, terms: Terms
     ) -> Deferred[object]:
         self._scripts.note(info.name, packed)
-        return reply.addErrback(self._script_again, info, packed, self._db)
+        return reply.addErrback(self._script_again, info, packed, self._db, terms)
 
     def _script_again(
-        self, failure: Failure, info: CommandInfo, packed: bytes, db: int
+        self, failure: Failure, info: CommandInfo, packed: bytes, db: int, terms: Terms
     ) -> Failure | Deferred[object]:
         """A master that does not know a script of ours is given it."""
         words = self._scripts.again(info.name, packed, failure.value)
         if words is None:
             return failure
-        return self._traffic.pending.add(words, pack(tuple(words)), info.read, db)
+        return self._traffic.pending.add(words, pack(tuple(words)), info.read, db, terms=terms)
 
     @property
     def _db(self) -> int:
@@ -148,7 +153,7 @@ class Dispatch:
 
     def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Transaction]:
         """See FailoverService.begin."""
-        begun = self._transactions.begin(keys, self._db, terms.own_writes, multi=multi)
+        begun = self._transactions.begin(keys, self._db, terms, multi=multi)
         return Deferred.fromCoroutine(begun)
 
     def transact(
@@ -159,7 +164,7 @@ class Dispatch:
         attempts: int,
     ) -> Deferred[list[Any]]:
         """See FailoverService.transact."""
-        run = self._transactions.run(function, keys, self._db, terms.own_writes, attempts)
+        run = self._transactions.run(function, keys, self._db, terms, attempts)
         return Deferred.fromCoroutine(run)
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:

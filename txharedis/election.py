@@ -426,7 +426,7 @@ class _Case:
             (v for v in self.ours if v.epoch == self.epoch and v.group == self.group),
             key=lambda view: view.address,
         )
-        for address, run_id in self.evidence.run_ids.items():
+        for address, run_id in sorted(self.evidence.run_ids.items()):
             if run_id == newest.meta_run_id and address in self.evidence.nodes:
                 return address
         for address in self.evidence.nodes:

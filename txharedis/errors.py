@@ -116,6 +116,23 @@ class NotReplicated(HARedisError):
         self.reply = reply
         self.replicas = replicas
 
+    @classmethod
+    def of(
+        cls, command: Sequence[object], reply: object, acks: int, waited: object
+    ) -> NotReplicated | None:
+        """The error when WAIT for `acks` replicas was answered so; None when they confirmed."""
+        replicas = waited if isinstance(waited, int) else 0
+        if replicas >= acks:
+            return None
+        why = f": {waited}" if isinstance(waited, Exception) else ""
+        return cls(
+            f"{command[0] if command else '?'} was executed on the master, and {replicas} of "
+            f"{acks} replicas confirmed it in time{why}",
+            command,
+            reply,
+            replicas,
+        )
+
 
 class TransactionLost(HARedisError, TxConnectionError):
     """A failover, or the loss of its link, ended a transaction before it was answered.

@@ -337,16 +337,11 @@ class PendingCommands:
 
     def confirmed(self, command: Command, reply: object, acks: int, replicas: object) -> None:
         """It was answered, and this is what WAIT has answered to `acks`."""
-        if not acks or (isinstance(replicas, int) and replicas >= acks):
+        error = NotReplicated.of(command.args, reply, acks, replicas) if acks else None
+        if error is None:
             self.settled(command, reply)
-            return
-        many = replicas if isinstance(replicas, int) else 0
-        why = f": {replicas}" if isinstance(replicas, Exception) else ""
-        text = (
-            f"{_name(command)} was executed on the master, and {many} of {acks} replicas "
-            f"confirmed it in time{why}"
-        )
-        self.failed(command, NotReplicated(text, command.args, reply, many))
+        else:
+            self.failed(command, error)
 
     def failed(self, command: Command, error: Exception) -> None:
         """It has come to an end with this."""
