@@ -9,20 +9,48 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import directlyProvides, providedBy
 
-from tests.groups import answer
-from tests.support import eventually
+from tests.groups import OWN_DB, answer
+from tests.support import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from txharedis import HAClient
     from txharedis.testing.proxy import TcpProxy
     from txharedis.testing.servers import LocalServer
 
-__all__ = ["Detour", "LatePipe", "behind", "lose_replies", "run_unheard"]
+__all__ = [
+    "ONCE",
+    "Detour",
+    "SILENT",
+    "LatePipe",
+    "One",
+    "behind",
+    "journals",
+    "lose_replies",
+    "outcomes",
+    "run_unheard",
+]
+
+ONCE = {"delivery": "exactly-once"}
+
+SILENT = {"down_after": PATIENCE}
+"""Options of a client that does not take a server for dead whose replies are kept back."""
+
+
+async def outcomes(replies: Sequence[Deferred[Any]]) -> list[Any]:
+    """What they fire with, replies and errors."""
+    told = await answer(DeferredList(list(replies), consumeErrors=True))
+    return [result if succeeded else result.value for succeeded, result in told]
+
+
+async def journals(server: LocalServer) -> list[bytes]:
+    """The names of the journals on this server."""
+    found: list[bytes] = await server.call("KEYS", "haredis:journal:*", db=OWN_DB)
+    return found
 
 
 class Detour:
@@ -73,6 +101,24 @@ def lose_replies(proxy: TcpProxy) -> None:
     """Reset all links through the proxy, with what it has kept back; new ones work."""
     proxy.cut()
     proxy.restore()
+
+
+class One:
+    """One server behind a proxy, and a client of exactly-once that knows the proxy."""
+
+    def __init__(self, server: LocalServer, proxies: Callable[[Any], TcpProxy], watch: Any) -> None:
+        self.server = server
+        self.proxy = proxies(server)
+        self.watched = watch([self.proxy.address], reconnect_delay=0.01, **SILENT, **ONCE)
+        self.client = self.watched.client
+
+    async def unheard(self, give: Callable[[HAClient], Sequence[Deferred[Any]]]) -> list[Any]:
+        """Deferreds of what was executed, their replies kept back."""
+        replies = await run_unheard(self.client, self.proxy, self.server, lambda: give(self.client))
+        return list(replies)
+
+    def lose(self) -> None:
+        lose_replies(self.proxy)
 
 
 class LatePipe:

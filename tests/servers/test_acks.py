@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 
 from tests.failovers import Writers
 from tests.groups import answer, at_once, promotions, until_settled
-from tests.lossy import behind, lose_replies
+from tests.lossy import SILENT, behind, lose_replies, outcomes
 from tests.servers.conftest import MakeProxy, Watch
 from tests.support import eventually
 from txharedis import InvalidOption, NotReplicated, OutcomeUnknown, ResponseError
@@ -21,12 +21,6 @@ from txharedis.testing.servers import LocalServer
 on_reactor = pytest_twisted.ensureDeferred
 
 DELIVERIES = pytest.mark.parametrize("delivery", ["exactly-once", "at-most-once"])
-
-
-async def outcomes(replies: Sequence[Deferred[Any]]) -> list[Any]:
-    """What they fire with, replies and errors."""
-    told = await answer(DeferredList(list(replies), consumeErrors=True))
-    return [result if succeeded else result.value for succeeded, result in told]
 
 
 @contextlib.asynccontextmanager
@@ -210,7 +204,7 @@ async def test_several_batches_are_in_flight(
     reactor: Any, group: list[LocalServer], proxies: MakeProxy, watch: Watch
 ) -> None:
     made = [proxies(server) for server in group]
-    client = watch(group, dialler=behind(reactor, group, made), acks=1).client
+    client = watch(group, dialler=behind(reactor, group, made), acks=1, **SILENT).client
     await answer(client.incr("n"))
     made[0].stall(to_target=False)
     replies = []
@@ -231,7 +225,7 @@ async def test_replies_of_confirmed_writes_are_lost(
     reactor: Any, group: list[LocalServer], proxies: MakeProxy, watch: Watch, lost: str
 ) -> None:
     made = [proxies(server) for server in group]
-    watched = watch(group, dialler=behind(reactor, group, made), acks=1)
+    watched = watch(group, dialler=behind(reactor, group, made), acks=1, **SILENT)
     client = watched.client
     await answer(client.incr("n"))
     made[0].stall(to_target=False)

@@ -10,7 +10,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, DeferredList
 
 from tests.groups import answer, at_once, opcounter_of, promotions
-from tests.lossy import behind, lose_replies, run_unheard
+from tests.lossy import ONCE, SILENT, behind, lose_replies, run_unheard
 from tests.servers.conftest import Form, MakeNetwork, MakeProxy, MakeServers, Watch
 from tests.support import eventually
 from txharedis import HAClient, OutcomeUnknown, ResponseError
@@ -106,7 +106,7 @@ async def test_lost_replies_of_a_master_that_lives(
     for line in before:
         await server.call(*line.split())
     proxy = proxies(server)
-    client = watch([proxy.address], delivery="exactly-once").client
+    client = watch([proxy.address], **SILENT, **ONCE).client
     replies = await run_unheard(client, proxy, server, lambda: give(client))
     assert not any(reply.called for reply in replies)
     digest = await server.call("DEBUG", "DIGEST-VALUE", "n", "k", "list", "hash", "set")
@@ -124,13 +124,12 @@ class Trio:
         group: list[LocalServer],
         proxies: MakeProxy,
         watch: Watch,
-        **options: Any,
     ) -> None:
         self.master, *self.others = group
         self.group = group
         made: list[TcpProxy] = [proxies(server) for server in group]
         self.proxy = made[0]
-        self.watched = watch(group, dialler=behind(reactor, group, made), **options)
+        self.watched = watch(group, dialler=behind(reactor, group, made), **SILENT)
         self.client = self.watched.client
 
     async def replicated(self) -> None:
@@ -261,7 +260,7 @@ async def test_reads_in_a_batch_run_again_and_see_what_is_there_then(
     server: LocalServer, proxies: MakeProxy, watch: Watch
 ) -> None:
     proxy = proxies(server)
-    client = watch([proxy.address], delivery="exactly-once").client
+    client = watch([proxy.address], **SILENT, **ONCE).client
     write, first, read, second, last = await run_unheard(
         client,
         proxy,
@@ -304,7 +303,7 @@ async def test_cancelled_command_of_a_lost_batch_does_not_harm_the_others(
     server: LocalServer, proxies: MakeProxy, watch: Watch
 ) -> None:
     proxy = proxies(server)
-    client = watch([proxy.address], delivery="exactly-once").client
+    client = watch([proxy.address], **SILENT, **ONCE).client
     replies = await run_unheard(
         client, proxy, server, lambda: [client.rpush("list", n) for n in range(5)]
     )
