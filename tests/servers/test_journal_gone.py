@@ -17,6 +17,8 @@ from txharedis.testing.servers import LocalServer
 
 on_reactor = pytest_twisted.ensureDeferred
 
+COUNT = "return redis.call('INCR', KEYS[1])"
+
 
 @on_reactor
 async def test_script_flush_under_load_keeps_the_order(server: LocalServer, watch: Watch) -> None:
@@ -24,15 +26,19 @@ async def test_script_flush_under_load_keeps_the_order(server: LocalServer, watc
     flusher = watch([server], delivery="at-most-once").client
     await at_once(client.when_ready() for client in [*clients, flusher])
     replies: list[list[Deferred[Any]]] = [[] for _ in clients]
+    counts: list[list[Deferred[Any]]] = [[] for _ in clients]
     for number in range(600):
         for index, client in enumerate(clients):
             replies[index].append(client.rpush(f"list{index}", number))
             if number % 3 == 0:
                 replies[index].append(client.rpush(f"list{index}", "between"))
+            if number % 10 == 0:  # it does not go through the journal
+                counts[index].append(client.execute_command("EVAL", COUNT, 1, f"n{index}"))
         if number % 5 == 0:
             await answer(flusher.script_flush())
     for index, pushed in enumerate(replies):
         assert await outcomes(pushed) == list(range(1, 801))
+        assert await outcomes(counts[index]) == list(range(1, 61))
         items = await server.call("LRANGE", f"list{index}", 0, -1)
         numbers = [item for item in items if item != b"between"]
         assert numbers == [b"%d" % number for number in range(600)]
