@@ -232,3 +232,17 @@ async def test_the_journal_and_failover_with_documented_rights(
     assert await answer(client.incr("app:n")) == 2
     new = next(server for server in trio if server.address == client.master)
     assert len(await journals(new)) == 1
+
+
+@on_reactor
+async def test_behind_the_first_write_of_a_turn_memory_is_not_asked_for(one: One) -> None:
+    """The server's own rule for scripts, as docs/guarantees.md tells it."""
+    await one.server.call("RPUSH", "list", "a")
+    await answer(one.client.incr("n"))
+    await fill(one.server)
+    [before, item, behind_it] = await outcomes(
+        [one.client.set("k1", 1), one.client.lpop("list"), one.client.set("k2", 2)]
+    )
+    assert str(before).startswith("OOM ")
+    assert (item, behind_it) == ("a", "OK")
+    await one.server.call("CONFIG", "SET", "maxmemory", 0)
