@@ -55,6 +55,7 @@ _KEPT_BYTES = 128 * 1024  # replies of one batch that are kept
 #       of a reply that Lua cannot hold and what it is ("large", "inexact", or its digits).
 # Lua's numbers are doubles. A command whose integer reply may be beyond 2^53 has written it, too,
 # and there it is read again as a text.
+# A replica takes PUBLISH, which would be heard again from the next master: a write before it tells.
 JOURNAL_SCRIPT = (
     b"""
 local call, pcall, journal, own = redis.call, redis.pcall, KEYS[1], ARGV[7]
@@ -93,6 +94,11 @@ while at <= count do
                 reply = 0
             end
         else
+            if writes == 0 and found[2] and string.find(string.lower(ARGV[at + 1]), 'publish$') then
+                call('select', own)
+                call('hset', journal, 'last', found[2])
+                call('select', ARGV[6])
+            end
             reply = pcall(unpack(ARGV, at + 1, at + words))
             stored = reply
             writes = writes + 1

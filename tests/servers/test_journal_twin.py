@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+import hiredis
 import pytest
 import pytest_twisted
 
@@ -55,3 +57,26 @@ async def test_batches_that_come_again_late_or_never(make_servers: MakeServers, 
             packed = journal.encode(batch, 0, 0.0, whole=True)
             assert await server.call(*words_of(packed)) == twin.execute(packed), (history, step)
             assert await server.call("LRANGE", "log", 0, -1) == twin.values(), (history, step)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_replica_publishes_nothing_for_a_journal(make_servers: MakeServers) -> None:
+    [server] = await make_servers(1)
+    journal = Journal(15, "n")
+
+    async def run(*commands: tuple[str, ...]) -> Any:
+        batch = FakeBatch([FakeEntry(pack(command)) for command in commands], journal.number())
+        return await server.call(*words_of(journal.encode(batch, 0, 0.0, whole=True)))
+
+    async def published() -> str:
+        stats = await server.info("commandstats")
+        return stats["cmdstat_publish"].partition(",")[0]
+
+    assert await run(("PUBLISH", "c", "x")) == [1, 0]
+    assert await run(("PUBLISH", "c", "x"), ("SET", "k", "v")) == [1, 0, b"OK"]
+    assert await published() == "calls=2"
+    await server.call("REPLICAOF", "127.0.0.1", 1)
+    for commands in ([("publish", "c", "x")], [("PUBLISH", "c", "x"), ("SET", "k", "v")]):
+        with pytest.raises(hiredis.ReplyError, match=r"^READONLY"):
+            await run(*commands)
+    assert await published() == "calls=2"
