@@ -66,8 +66,8 @@ local life = ARGV[5]
 if not floor then
     if ARGV[4] == '1' then return {0} end
     if after > 0 then return {-2} end
-    call('hset', journal, 'floor', 0, 'last', 0)
-    floor, life = 0, '%(life)d'
+    call('hset', journal, 'floor', settled, 'last', settled)
+    floor, life = settled, '%(life)d'
 elseif number <= floor then
     return {-1}
 elseif kept then
