@@ -92,11 +92,6 @@ async def outcomes(replies: Sequence[Deferred[Any]]) -> list[Any]:
     return [result if succeeded else type(result.value) for succeeded, result in told]
 
 
-async def replayed(server: LocalServer, names: str) -> list[Any]:
-    """The values of these lists."""
-    return [await server.call("LRANGE", name, 0, -1) for name in names.split()]
-
-
 @on_reactor
 @pytest.mark.parametrize("turn", TURNS)
 async def test_lost_replies_of_a_master_that_lives(
