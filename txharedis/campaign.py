@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from txharedis.election import Elect, Follow, Repair, majority
 from txharedis.errors import LinkLost, LockLost, ResponseError, StepFailed
-from txharedis.events import Event, FailoverStep
+from txharedis.events import Event, FailoverStep, HistoryDiscarded
 from txharedis.gossip import announcement
-from txharedis.group import Survey
+from txharedis.group import Memory, Survey
 from txharedis.interfaces import Args, Clock
 from txharedis.lock import NodeLock, QuorumLock
 from txharedis.log import ClientLog
@@ -167,6 +167,7 @@ class Campaign:
         lock.check()
         crowned = _crowned(winner, lock.epoch, group)
         await lock.granted[winner.address].fenced(
+            *_stop_failing_over(winner),
             ["SLAVEOF", "NO", "ONE"], *self._crown(crowned), announcement(winner.address)
         )
         self._step("promote", lock, winner.address)
@@ -187,23 +188,26 @@ class Campaign:
         slow = [view for view in others if view not in quick]
         await gatherResults(
             [
-                Deferred.fromCoroutine(self._redirect(lock, view, master.address))
+                Deferred.fromCoroutine(self._redirect(lock, view, master, survey.memory))
                 for view in [*quick, *slow[:1]]
             ],
             consumeErrors=True,
         )
 
-    async def _redirect(self, lock: QuorumLock, view: NodeView, master: Address) -> bool:
+    async def _redirect(
+        self, lock: QuorumLock, view: NodeView, master: NodeView, before: Memory
+    ) -> bool:
         """Make one node a read-only replica; a failure is left to the next survey's repairs."""
         self._log.step("making {node} into a slave", node=view.address)
-        commands: list[Args] = [["SLAVEOF", master.host, master.port]]
+        place = master.address
+        commands: list[Args] = [*_stop_failing_over(view), ["SLAVEOF", place.host, place.port]]
         held = lock.granted[view.address]
         if view.is_master:
             # Nobody shall go on writing to it, or listening to silence.
             commands.append(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
             commands.append(["CLIENT", "KILL", "TYPE", "pubsub"])
         try:
-            commands[:0] = await self._credentials(held, master)
+            commands[:0] = await self._credentials(held, place)
             lock.check()
             await held.finish(*commands)
         except (LockLost, LinkLost, ResponseError) as error:
@@ -214,7 +218,32 @@ class Campaign:
             )
             return False
         self._step("redirect", lock, view.address)
+        if view.is_master and before.epoch:
+            self._tell_what_went(view, master, lock.epoch)
         return True
+
+    def _tell_what_went(self, old: NodeView, master: NodeView, epoch: int) -> None:
+        count = master.discards(old)
+        parted = None if count is None else old.offset - count + 1
+        (self._log.warn if count or (count is None and old.keys) else self._log.info)(
+            "{node} was master and is a replica now: {count} bytes of its history were confirmed "
+            "by nobody and are gone (its offset {offset}, parted at {parted})",
+            node=old.address,
+            count="unknown, how many" if count is None else count,
+            offset=old.offset,
+            parted="unknown" if parted is None else parted,
+        )
+        self._emit(
+            HistoryDiscarded(
+                at=self._clock.seconds(),
+                node=old.address,
+                master=master.address,
+                epoch=epoch,
+                count=count,
+                offset=old.offset,
+                parted_at=parted,
+            )
+        )
 
     async def _credentials(self, held: NodeLock, master: Address) -> list[Args]:
         """The commands that let a node in at the master that it is to follow.
@@ -248,7 +277,8 @@ class Campaign:
             self._log.step("{node} could not be locked for a repair", node=repair.node)
             return False
         if repair.kind == "redirect":
-            return await self._redirect(lock, survey.views[repair.node], master)
+            view = survey.views[repair.node]
+            return await self._redirect(lock, view, survey.views[master], survey.memory)
         view = survey.views[master]
         group = _group(view, survey)
         lock.check()
@@ -293,6 +323,11 @@ class Campaign:
 
     def _step(self, step: str, lock: QuorumLock, node: Address | None = None) -> None:
         self._emit(FailoverStep(at=self._clock.seconds(), step=step, epoch=lock.epoch, node=node))
+
+
+def _stop_failing_over(view: NodeView) -> list[Args]:
+    """A server that hands over to another, for a client that died, refuses SLAVEOF until then."""
+    return [["FAILOVER", "ABORT"]] if view.failing_over else []
 
 
 def _user(name: str | None) -> str:

@@ -44,6 +44,7 @@ from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
 from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
+from txharedis.losses import LastWord, LastWords
 from txharedis.node import Node
 from txharedis.options import Options, Terms, parse_nodes
 from txharedis.pubsub.subscriptions import Subscriptions
@@ -136,6 +137,7 @@ class FailoverService(Service):
         self._awaiting_end: list[Deferred[None]] = []
         self._conductor: Deferred[None] | None = None
         self._last_master: NodeView | None = None
+        self._last_words = LastWords()
         self._outage = 0.0  # seconds from the loss of the last master to the use of this one
         self._waits = 0  # in a row
         self._repair_due: float | None = None
@@ -460,6 +462,7 @@ class FailoverService(Service):
         old = self._last_master
         lost_at = self._traffic.lost_at
         changed = self._traffic.use(master)
+        self._last_words.followed(master, self._now)
         self._dispatch.reads.news()
         if not changed and self.phase is Phase.FOLLOWING:
             return
@@ -495,6 +498,7 @@ class FailoverService(Service):
         self._emit(FailoverStarted(at=self._now, reason=decision.reason, failover_id=failover_id))
         self._hint = False
         patience = 0.0
+        before, lost_at = self._last_words.newest, self._traffic.lost_at
         try:
             master = await self._campaign.fail_over(survey)
         except (LockLost, LinkLost, ResponseError) as error:
@@ -503,21 +507,47 @@ class FailoverService(Service):
                 self._group.recheck_rights()
                 patience = 1.0
             master = None
-        self._emit(
-            FailoverEnded(
-                at=self._now,
-                master=master.address if master is not None else None,
-                epoch=self._traffic.memory.epoch,
-                reason=decision.reason,
-                outage=self._outage if master is not None else 0.0,
-            )
-        )
+        self._report(master, decision.reason, before, lost_at)
         if master is not None:
             return 0.0
         self._become(Phase.ORIENTATING)
         # Whoever gave way listens for gossip, and for nothing else, for a while.
         self._alarm.news = self._hint
         return patience + random.uniform(0.03, 0.12)
+
+    def _report(
+        self, master: NodeView | None, reason: str, before: LastWord | None, lost_at: float | None
+    ) -> None:
+        """Say how a failover ended: what is known of the old master from before it was lost."""
+        epoch = self._traffic.memory.epoch
+        if master is None:
+            self._emit(FailoverEnded(at=self._now, master=None, epoch=epoch, reason=reason))
+            return
+        word = before if before is not None and before.compares_with(master) else None
+        age = None if word is None or lost_at is None else max(0.0, lost_at - word.at)
+        self._emit(
+            FailoverEnded(
+                at=self._now,
+                master=master.address,
+                epoch=epoch,
+                reason=reason,
+                outage=self._outage,
+                offset=master.offset,
+                old=None if before is None else before.node,
+                old_offset=None if word is None else word.offset,
+                old_offset_age=age,
+            )
+        )
+        known = "of the old master's offset nothing comparable is known"
+        if word is not None:
+            known = str(word) if age is None else f"{word}, {age:.3f} s before it was lost"
+        self._log.info(
+            "{node} took over at offset {offset}; {known}; outage {outage:.3f} s",
+            node=master.address,
+            offset=master.offset,
+            known=known,
+            outage=self._outage,
+        )
 
     async def _repair(self, survey: Survey) -> bool:
         try:
@@ -567,6 +597,8 @@ class FailoverService(Service):
         if self._traffic.pending.held:
             self._traffic.open()
         self._dispatch.reads.heard(node)
+        if self._traffic.master is not None and self._traffic.master.address == node.address:
+            self._last_words.heard(node.address, node.replication)
 
     def commands_ready(self, node: Node) -> None:
         self._traffic.open()

@@ -155,6 +155,10 @@ class NodeLock:
         await self.fenced(*commands, ["DEL", self._key])
         self.held = False
 
+    def demoted(self) -> None:
+        """The node is a read-only replica from here on."""
+        self._needed["replica-read-only"] = ("no", "yes")
+
     async def release(self) -> None:
         """Give the lock back if it is still ours. Never fails: it expires by itself."""
         if self.held:
@@ -247,6 +251,11 @@ class QuorumLock:
             return True
         await self.release()
         return False
+
+    @property
+    def left(self) -> float:
+        """Seconds of its life that are left by our own clock, below 0 when it has passed."""
+        return self._deadline - self._clock.seconds()
 
     @property
     def expired(self) -> bool:

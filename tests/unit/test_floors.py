@@ -19,7 +19,7 @@ FLOORS = [
     floor.split()
     for floor in (
         "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
-        "election commands _command_table replies rights scripts deadlines "
+        "election losses commands _command_table replies rights scripts deadlines "
         "reads.choice dedicated.waits pubsub.resyncs",
         "protocol factory pending methods pipeline alarm "
         "reads.scanning reads.own_writes dedicated.recording "
