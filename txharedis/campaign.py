@@ -17,7 +17,7 @@ from txharedis.election import Elect, Follow, Repair, majority
 from txharedis.errors import LinkLost, LockLost, ResponseError, StepFailed
 from txharedis.events import Event, FailoverStep, HistoryDiscarded
 from txharedis.gossip import announcement
-from txharedis.group import Memory, Survey
+from txharedis.group import Survey
 from txharedis.interfaces import Args, Clock
 from txharedis.lock import NodeLock, QuorumLock
 from txharedis.log import ClientLog
@@ -57,6 +57,7 @@ class Campaign:
         Raises LockLost, LinkLost or ResponseError when the winner could not be promoted; then
         nothing has changed.
         """
+        before = survey
         lock = await self._lock(survey)
         if lock is None:
             return None
@@ -72,7 +73,7 @@ class Campaign:
                 return None
             self._serve(master)
             self._step("serve", lock, master.address)
-            await self._redirect_others(lock, survey, decision, master)
+            await self._redirect_others(lock, before, survey, decision, master)
             await self._tell_everyone(lock, survey, master)
         finally:
             await lock.release()
@@ -84,6 +85,7 @@ class Campaign:
 
         Returns whether anything was put right.
         """
+        before = survey
         lock = await self._lock(survey)
         if lock is None:
             return False
@@ -93,7 +95,7 @@ class Campaign:
             decision = survey.decision
             if isinstance(decision, Follow):
                 for repair in decision.repairs:
-                    done += await self._put_right(lock, survey, decision.master, repair)
+                    done += await self._put_right(lock, before, survey, decision.master, repair)
         finally:
             await lock.release()
         return done > 0
@@ -168,13 +170,20 @@ class Campaign:
         crowned = _crowned(winner, lock.epoch, group)
         await lock.granted[winner.address].fenced(
             *_stop_failing_over(winner),
-            ["SLAVEOF", "NO", "ONE"], *self._crown(crowned), announcement(winner.address)
+            ["SLAVEOF", "NO", "ONE"],
+            *self._crown(crowned),
+            announcement(winner.address),
         )
         self._step("promote", lock, winner.address)
         return crowned
 
     async def _redirect_others(
-        self, lock: QuorumLock, survey: Survey, decision: Elect, master: NodeView
+        self,
+        lock: QuorumLock,
+        before: Survey,
+        survey: Survey,
+        decision: Elect,
+        master: NodeView,
     ) -> None:
         """All that can go on by a partial resync, and one that needs a full one."""
         others = [
@@ -188,16 +197,19 @@ class Campaign:
         slow = [view for view in others if view not in quick]
         await gatherResults(
             [
-                Deferred.fromCoroutine(self._redirect(lock, view, master, survey.memory))
+                Deferred.fromCoroutine(self._redirect(lock, view, master, before))
                 for view in [*quick, *slow[:1]]
             ],
             consumeErrors=True,
         )
 
     async def _redirect(
-        self, lock: QuorumLock, view: NodeView, master: NodeView, before: Memory
+        self, lock: QuorumLock, view: NodeView, master: NodeView, before: Survey
     ) -> bool:
-        """Make one node a read-only replica; a failure is left to the next survey's repairs."""
+        """Make one node a read-only replica; a failure is left to the next survey's repairs.
+
+        `before` is from before the lock, which is a write too.
+        """
         self._log.step("making {node} into a slave", node=view.address)
         place = master.address
         commands: list[Args] = [*_stop_failing_over(view), ["SLAVEOF", place.host, place.port]]
@@ -218,8 +230,10 @@ class Campaign:
             )
             return False
         self._step("redirect", lock, view.address)
-        if view.is_master and before.epoch:
-            self._tell_what_went(view, master, lock.epoch)
+        if view.is_master and before.memory.epoch:
+            came_back = before.views.get(view.address, view)
+            old = came_back if came_back.replid == view.replid else view
+            self._tell_what_went(old, master, lock.epoch)
         return True
 
     def _tell_what_went(self, old: NodeView, master: NodeView, epoch: int) -> None:
@@ -270,7 +284,12 @@ class Campaign:
         return commands
 
     async def _put_right(
-        self, lock: QuorumLock, survey: Survey, master: Address, repair: Repair
+        self,
+        lock: QuorumLock,
+        before: Survey,
+        survey: Survey,
+        master: Address,
+        repair: Repair,
     ) -> bool:
         held = lock.granted.get(repair.node)
         if held is None:
@@ -278,7 +297,7 @@ class Campaign:
             return False
         if repair.kind == "redirect":
             view = survey.views[repair.node]
-            return await self._redirect(lock, view, survey.views[master], survey.memory)
+            return await self._redirect(lock, view, survey.views[master], before)
         view = survey.views[master]
         group = _group(view, survey)
         lock.check()
