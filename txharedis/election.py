@@ -351,7 +351,19 @@ class _Case:
             return self._elect(f"{len(claimants)} masters claim epoch {self.epoch}")
         if self.epoch == 0:
             return self._first_time()
-        return self._succeed(self._last_master(), "")
+        return self._handed_over() or self._succeed(self._last_master(), "")
+
+    def _handed_over(self) -> Wait | None:
+        """What to wait for while somebody moves the master: the old one lives and has let go.
+
+        The epoch follows in a moment. If whoever does it dies first, its lock expires, and the
+        master is elected; those who hold most are equal.
+        """
+        newest = [v for v in self.ours if v.epoch == self.epoch and v.group == self.group]
+        for view in newest:
+            if view.run_id == view.meta_run_id and any(other.locked for other in self.ours):
+                return Wait(f"{view.address} hands over to another master", SOON)
+        return None
 
     def _without_the_newest(self, remembered: int) -> Decision:
         """Nobody here has the epoch that this client has already seen."""

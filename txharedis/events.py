@@ -88,6 +88,8 @@ class FailoverStarted(Event):
 class FailoverStep(Event):
     """One step is done: "lock", "look", "promote", "serve", "redirect", "gossip" or "release".
 
+    In a switchover "hand over" comes before "promote": the old master has let go.
+
     `node` is the node it was done on, None where it concerns them all.
     """
 
@@ -125,9 +127,9 @@ class HistoryDiscarded(Event):
     """This client made a master that came back a replica of the present one.
 
     `count` is how many bytes of its replication history nobody had confirmed and are lost, 0 for
-    none, None when nobody knows: it has restarted without its history. `offset` is what it had when it came back,
-    `parted_at` the first offset at which the two differ, None when that is unknown. Beside writes,
-    the PINGs of a master to its replicas count too (14 bytes each).
+    none, None when nobody knows: it has restarted without its history. `offset` is what it had when
+    it came back, `parted_at` the first offset at which the two differ, None when that is unknown.
+    Beside writes, the PINGs of a master to its replicas count too (14 bytes each).
     """
 
     node: Address

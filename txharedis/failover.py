@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from txharedis.alarm import Alarm
@@ -25,9 +25,12 @@ from txharedis.dispatch import Dispatch
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
+    InvalidOption,
     LinkLost,
     LockLost,
     ResponseError,
+    ServiceStopped,
+    SwitchoverFailed,
     UnfitNodes,
     WouldDiscardData,
 )
@@ -46,9 +49,11 @@ from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
 from txharedis.losses import LastWord, LastWords
 from txharedis.node import Node
-from txharedis.options import Options, Terms, parse_nodes
+from txharedis.options import Options, Terms, check_seconds, parse_nodes
+from txharedis.orders import Orders
 from txharedis.pubsub.subscriptions import Subscriptions
 from txharedis.rights import SUBSCRIBING, denied
+from txharedis.switchover import Switchover
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
 
@@ -130,6 +135,25 @@ class FailoverService(Service):
         self._campaign = Campaign(
             reactor, self.options, self._log, self._emit, self._look, self._use
         )
+        self._orders = Orders(
+            reactor,
+            self._group,
+            self.options,
+            Switchover(
+                reactor,
+                self.options,
+                self._log,
+                self._emit,
+                self._look,
+                self._use,
+                hold=lambda: self._traffic.hold(self.options.lock_time / 4),
+                dial=lambda node: self._group[node].dial(
+                    self.options.haredis_db_num, self._group[node].run_id, _nothing
+                ),
+            ),
+            self,
+            self._alarm.wake,
+        )
         self.phase = Phase.IDLE
         self.client = HAClient(self)
         self._started_at = 0.0
@@ -138,6 +162,7 @@ class FailoverService(Service):
         self._conductor: Deferred[None] | None = None
         self._last_master: NodeView | None = None
         self._last_words = LastWords()
+        self._move_id = ""  # of the newest switchover
         self._outage = 0.0  # seconds from the loss of the last master to the use of this one
         self._waits = 0  # in a row
         self._repair_due: float | None = None
@@ -197,6 +222,21 @@ class FailoverService(Service):
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:
         """See HAClient.monitor."""
         return self._dispatch.monitor(on_line)
+
+    def switchover(self, to: object = None, timeout: float = 10.0) -> Deferred[str]:
+        """See HAClient.switchover."""
+        try:
+            node = None if to is None else Address.parse(to)
+            check_seconds("timeout", timeout)
+            if node is not None and all(node != known.address for known in self._group):
+                raise InvalidOption(f"to={node} is not one of the nodes")
+        except InvalidOption as error:
+            return fail(error)
+        if self._stopped:
+            return fail(ServiceStopped("the service was stopped"))
+        if self._single:
+            return fail(SwitchoverFailed("there is no other node"))
+        return self._orders.add(node, timeout)
 
     @property
     def master(self) -> str | None:
@@ -268,6 +308,7 @@ class FailoverService(Service):
         if self.phase is Phase.STOPPED:
             return self.when_stopped()
         self._become(Phase.STOPPED)
+        self._orders.stop()
         self._traffic.stop()
         unsubscribed = self.subscriptions.close()
         if self._conductor is not None:
@@ -347,15 +388,27 @@ class FailoverService(Service):
             self.subscriptions.refuse(None)
             self._become(Phase.ORIENTATING)
         self._tell_what_is_lost(survey)
+        await self._let_it_answer(survey)
         match decision:
             case Follow():
-                return await self._follow(survey, decision)
+                delay = await self._follow(survey, decision)
+                if self._orders.pending:
+                    return await self._orders.proceed(survey, decision, delay)
+                return delay
             case Elect():
                 return await self._elect(survey, decision)
             case Wait():
                 return self._wait(survey, decision)
             case Refuse():
                 return self._refuse(decision)
+
+    async def _let_it_answer(self, survey: Survey) -> None:
+        """A master that lives on as a replica says of each write in flight that it was not run."""
+        master = self._traffic.master
+        if master is not None and not self._single:
+            view = survey.views.get(master.address, master)
+            if view.run_id == master.run_id and not view.is_master:
+                await self._traffic.answered(self.options.survey_timeout)
 
     def _too_early(self, survey: Survey) -> bool:
         """Whether nodes that have not been heard of since the start may change the decision.
@@ -558,6 +611,28 @@ class FailoverService(Service):
                 self._group.recheck_rights()
             return False
 
+    # A switchover.
+
+    def move_begins(self, old: NodeView, target: Address) -> None:
+        self._hint = False
+        self._move_id = secrets.token_hex(4)
+        self._log.step("attempting switchover from {old} to {node}!", old=old.address, node=target)
+        self._log.step("my failover id: {id}", id=self._move_id)
+        reason = f"switchover from {old.address} to {target}"
+        self._emit(FailoverStarted(at=self._now, reason=reason, failover_id=self._move_id))
+
+    def move_ended(self, old: NodeView, master: NodeView | None, why: str) -> None:
+        if self._stopped:
+            return
+        if master is None:
+            self._log.warn("switchover {id} failed: {why}", id=self._move_id, why=why)
+            self._traffic.let_go()
+            self._report(None, "switchover", None, None)
+            return
+        # They were level when the old one let go.
+        word = LastWord(old.address, old.replid, master.offset, self._now)
+        self._report(master, "switchover", word, None)
+
     # What the nodes, the queue and the gossip tell.
 
     def node_changed(self, node: Node) -> None:
@@ -658,6 +733,10 @@ class FailoverService(Service):
                 self.options.on_event(event)
             except Exception:
                 self._log.failure("on_event failed")
+
+
+def _nothing() -> None:
+    pass
 
 
 def _global_reactor() -> Reactor:

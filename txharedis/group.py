@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -34,7 +34,8 @@ class Survey:
     """The views of one moment, what follows from them, and the links to those who gave them.
 
     There are links only to nodes that we have the rights to lock.
-    `nodes` is the number of configured servers, `memory` what this client knew before.
+    `nodes` is the number of configured servers, `memory` what this client knew before, and `names`
+    maps the hosts and ports that servers may name to configured addresses.
     """
 
     views: Mapping[Address, NodeView]
@@ -42,6 +43,7 @@ class Survey:
     controls: Mapping[Address, NodeProtocol]
     nodes: int
     memory: Memory
+    names: Mapping[tuple[str, int], Address] = field(default_factory=dict)
 
 
 class NodeGroup:
@@ -127,6 +129,7 @@ class NodeGroup:
             controls={node.address: link for node, link in links.items() if node.may_lock},
             nodes=len(nodes),
             memory=memory,
+            names=resolve,
         )
 
     def _follows_only(self, nodes: Sequence[Node]) -> bool:

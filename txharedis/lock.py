@@ -199,7 +199,7 @@ class QuorumLock:
         self.token = secrets.token_hex(8)
         self._clock = clock
         self._quorum = quorum
-        self._life = life
+        self.life = life
         self._deadline = 0.0
         self.epoch = 0
         self._locks = {
@@ -237,7 +237,7 @@ class QuorumLock:
         been given back.
         """
         self.epoch = epoch
-        self._deadline = self._clock.seconds() + self._life
+        self._deadline = self._clock.seconds() + self.life
         waiting = list(self._locks.values())
         while waiting:
             first = waiting.pop(0)
@@ -265,7 +265,7 @@ class QuorumLock:
     def check(self) -> None:
         """Raise LockLost when its life has passed."""
         if self.expired:
-            raise LockLost(f"the lock's {self._life} s have passed")
+            raise LockLost(f"the lock's {self.life} s have passed")
 
     async def release(self) -> None:
         """Give back what is still ours. Never fails."""

@@ -26,7 +26,7 @@ FLOORS = [
         "pubsub.channels pubsub.streams pubsub.places",
         "node lock gossip client pubsub.subscriber pubsub.continuity",
         "group dedicated.links reads.replicas reads.read pubsub.seat pubsub.handover",
-        "campaign traffic reads.reading pubsub.seating pubsub.subscriptions "
+        "campaign switchover orders traffic reads.reading pubsub.seating pubsub.subscriptions "
         "dedicated.blocking dedicated.transaction dedicated.transactions dedicated.monitoring",
         "dispatch",
         "failover",
@@ -49,6 +49,8 @@ BESIDE = {
     ("pubsub.handover", "pubsub.seat"),
     ("dedicated.transactions", "dedicated.transaction"),
     ("pubsub.subscriptions", "pubsub.seating"),
+    ("switchover", "campaign"),
+    ("orders", "switchover"),
     ("cli", "demo"),
     ("cli", "monitor"),
     ("demo", "testing"),
