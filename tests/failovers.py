@@ -181,7 +181,7 @@ class Holder(ProcessProtocol):
         It blocks the whole process, so that the clients of this one notice nothing meanwhile.
         """
         deadline = time.monotonic() + timeout
-        while self._state() not in ("T", "Z"):
+        while self._state() not in ("T", "Z", ""):
             assert time.monotonic() < deadline, f"it did not get there; it said {self.said}"
             time.sleep(0.001)
 

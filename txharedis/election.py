@@ -45,7 +45,8 @@ class Evidence:
     client followed, 0 and "" before it did; `history` is the replid of the master that it follows.
     `clusters` are the nodes that deny us because they are in cluster mode, `denied` those that deny
     us for want of a right, with their errors; `commands_denied` deny only the command link. `doubt`
-    is what `doubt_of` said, while it has to be heeded. `follows_only` tells that this client may
+    is what `doubt_of` said, while it has to be heeded. `lock_is_ours` tells that this client holds
+    the lock that the views show, `follows_only` that this client may
     change nothing on the servers.
     """
 
@@ -59,6 +60,7 @@ class Evidence:
     adopt: frozenset[Address] = frozenset()
     clusters: frozenset[Address] = frozenset()
     doubt: str = ""
+    lock_is_ours: bool = False
     denied: Mapping[Address, str] = field(default_factory=dict)
     commands_denied: Mapping[Address, str] = field(default_factory=dict)
     follows_only: bool = False
@@ -359,9 +361,10 @@ class _Case:
         The epoch follows in a moment. If whoever does it dies first, its lock expires, and the
         master is elected; those who hold most are equal.
         """
+        locked = any(view.locked for view in self.ours) and not self.evidence.lock_is_ours
         newest = [v for v in self.ours if v.epoch == self.epoch and v.group == self.group]
         for view in newest:
-            if view.run_id == view.meta_run_id and any(other.locked for other in self.ours):
+            if locked and view.run_id == view.meta_run_id:
                 return Wait(f"{view.address} hands over to another master", SOON)
         return None
 

@@ -133,7 +133,7 @@ class FailoverService(Service):
             is_up=lambda node: self._group[node].status is Status.UP,
         )
         self._campaign = Campaign(
-            reactor, self.options, self._log, self._emit, self._look, self._use
+            reactor, self.options, self._log, self._emit, self._look_again, self._use
         )
         self._orders = Orders(
             reactor,
@@ -144,7 +144,7 @@ class FailoverService(Service):
                 self.options,
                 self._log,
                 self._emit,
-                self._look,
+                self._look_again,
                 self._use,
                 hold=lambda: self._traffic.hold(self.options.lock_time / 4),
                 dial=lambda node: self._group[node].dial(
@@ -373,12 +373,18 @@ class FailoverService(Service):
         await self._alarm.sleep(1.0)
         await self._conduct()
 
-    async def _look(self) -> Survey:
+    async def _look(self, lock_is_ours: bool = False) -> Survey:
         following = self._traffic.master is not None
-        return await self._group.survey(self._traffic.memory, following=following)
+        return await self._group.survey(
+            self._traffic.memory, following=following, lock_is_ours=lock_is_ours
+        )
+
+    async def _look_again(self) -> Survey:
+        return await self._look(lock_is_ours=True)
 
     async def _act(self, survey: Survey) -> float:
         """Do what was decided; returns the seconds until the next look."""
+        survey = await self._let_it_answer(survey)
         decision = survey.decision
         left = self._started_at + self.options.connect_timeout - self._now
         if left > 0 and self._too_early(survey):
@@ -388,7 +394,6 @@ class FailoverService(Service):
             self.subscriptions.refuse(None)
             self._become(Phase.ORIENTATING)
         self._tell_what_is_lost(survey)
-        await self._let_it_answer(survey)
         match decision:
             case Follow():
                 delay = await self._follow(survey, decision)
@@ -402,13 +407,22 @@ class FailoverService(Service):
             case Refuse():
                 return self._refuse(decision)
 
-    async def _let_it_answer(self, survey: Survey) -> None:
-        """A master that lives on as a replica says of each write in flight that it was not run."""
+    async def _let_it_answer(self, survey: Survey) -> Survey:
+        """A master that has let go says of each write in flight that it was not run.
+
+        Its own word in a survey may be older than that of its successor: then it is asked again.
+        """
         master = self._traffic.master
-        if master is not None and not self._single:
-            view = survey.views.get(master.address, master)
-            if view.run_id == master.run_id and not view.is_master:
-                await self._traffic.answered(self.options.survey_timeout)
+        view = None if master is None else survey.views.get(master.address)
+        if master is None or view is None or view.run_id != master.run_id or self._single:
+            return survey
+        decision = survey.decision
+        if view.is_master and isinstance(decision, Follow) and decision.master != view.address:
+            survey = await self._look()
+            view = survey.views.get(master.address, view)
+        if not view.is_master and view.run_id == master.run_id:
+            await self._traffic.answered(self.options.survey_timeout)
+        return survey
 
     def _too_early(self, survey: Survey) -> bool:
         """Whether nodes that have not been heard of since the start may change the decision.

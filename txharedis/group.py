@@ -92,10 +92,13 @@ class NodeGroup:
         for node in self:
             node.redial_now()
 
-    async def survey(self, memory: Memory, *, following: bool) -> Survey:
+    async def survey(
+        self, memory: Memory, *, following: bool, lock_is_ours: bool = False
+    ) -> Survey:
         """Ask all nodes that can be asked, together, and decide.
 
-        `following` tells whether commands go to a master at the moment.
+        `following` tells whether commands go to a master at the moment, `lock_is_ours` whether this
+        client holds the failover lock.
         """
         resolve = self._resolve()
         asked = [node for node in self._distinct() if node.status is Status.UP]
@@ -116,6 +119,7 @@ class NodeGroup:
             history=memory.history,
             adopt=frozenset(self._options.adopt),
             doubt=self._doubt(views.values(), following),
+            lock_is_ours=lock_is_ours,
             denied={node.address: node.reason for node in nodes if node.lacks_right},
             commands_denied={
                 node.address: node.commands_denied for node in nodes if node.commands_denied

@@ -79,6 +79,7 @@ class Switchover(Campaign):
             old, new = self._still(survey, target, before)
             if not {old.address, new.address} <= lock.granted.keys():
                 raise SwitchoverFailed(f"a node could not be locked: {lock.refusals}")
+            await nudge.ready(self._options.lock_time / 4)
             await self._hold()
             new = replace(new, offset=await self._hand_over(lock, survey, old, new, nudge))
             self._step("hand over", lock, old.address)
@@ -115,6 +116,8 @@ class Switchover(Campaign):
         known_as = _name_there(await pair.ask_old(), survey, new.address)
         if known_as is None:
             why = f"it knows {new.address} by another name"
+        elif nudge.useless:
+            why = nudge.useless
         else:
             # What is left of the lock's life afterwards is enough to take it back.
             patience = max(1, int(lock.left / 2 * 1000))
@@ -150,7 +153,9 @@ class Switchover(Campaign):
                 return _offset(theirs)
             if mine.get("role") == "master" and not _in_failover(mine):
                 self.begun = False
-                raise SwitchoverFailed(f"{new.address} did not catch up in time")
+                raise SwitchoverFailed(
+                    f"FAILOVER was given up: {new.address} did not catch up, or refused"
+                )
             if pair.late(0.25) and _in_failover(mine):
                 with suppress(StepFailed):  # it has ended in this moment, one way or the other
                     await held.fenced(["FAILOVER", "ABORT"])
@@ -263,16 +268,26 @@ class _Pair:
 class _Nudge:
     """Makes a replica tell its master at once how far it is; by itself it does once a second.
 
-    A server does not answer this. So it has a link of its own, where an error is harmless too.
+    A server does not answer this, and so it has a link of its own. `useless` says why it cannot be
+    done, once `ready` has returned, "" when it can.
     """
 
     def __init__(self, dialled: Deferred[NodeProtocol]) -> None:
+        self.useless = "there is no link to the replica"
         self._dialled = dialled
         self._link: NodeProtocol | None = None
         dialled.addCallbacks(self._connected, lambda _: None)
 
     def _connected(self, link: NodeProtocol) -> None:
         self._link = link
+
+    async def ready(self, timeout: float) -> None:
+        """Wait for the link, and ask whether our user may do it. Never fails."""
+        await self._dialled
+        if self._link is not None:
+            with suppress(LinkLost):
+                [reply] = await self._link.exchange(["REPLCONF", "odd"], timeout=timeout)
+                self.useless = "our user may not REPLCONF" if denied(reply) else ""
 
     def now(self) -> None:
         if self._link is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ WAYS = {"FAILOVER": (), "CLIENT PAUSE": ("--rename-command", "FAILOVER", "")}
 STATS = {"FAILOVER": "cmdstat_failover", "CLIENT PAUSE": "cmdstat_client|pause"}
 ME: dict[str, Any] = {"username": USER, "password": PASSWORD}
 LOCK_TIME = 1.0
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
 
 class Lists:
@@ -201,22 +203,38 @@ async def test_who_may_not_move_a_master_is_told(group: list[LocalServer], watch
 
 
 @on_reactor
-async def test_the_documented_rights(group: list[LocalServer], watch: Watch) -> None:
-    rules = documented("app")
-    await set_user(group, *rules)
-    client = watch(group, **ME, survey_interval=0.2).client
+async def test_the_rights_of_a_failover_are_not_enough(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    await set_user(group, *documented("app"))
+    client = watch(group, **ME).client
     await answer(client.set("app:k", "v"))
     with pytest.raises(AccessDenied, match="allows neither FAILOVER nor CLIENT PAUSE") as caught:
         await answer(client.switchover())
     assert caught.value.executed is False
     await nothing_changed(group)
-    for more in (["+failover", "+replconf"], ["+failover"], ["+client|pause", "+client|unpause"]):
-        await set_user(group, *rules, *more)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@on_reactor
+async def test_the_documented_rights_are_enough(
+    group: list[LocalServer], watch: Watch, way: str
+) -> None:
+    more = {
+        "FAILOVER": ("+failover", "+replconf", "+psync"),
+        "CLIENT PAUSE": ("+client|pause", "+client|unpause"),
+    }
+    assert " ".join(more[way]).replace("|", "\\|") in OPERATIONS.read_text(encoding="utf-8")
+    await set_user(group, *documented("app"), *more[way])
+    client = watch(group, **ME).client
+    await answer(client.set("app:k", "v"))
+    for _ in range(2):
         old = client.master
         new = await answer(client.switchover())
         assert new == client.master != old
-        await answer(client.set("app:k", "v"))
+        assert await answer(client.get("app:k")) == "v"
         await until_settled(group)
+    assert STATS[way] in await group[0].info("commandstats")
 
 
 @on_reactor
@@ -287,6 +305,7 @@ async def test_a_lock_that_somebody_holds_is_waited_for(
     holder = holders(group, "lock", signal.SIGKILL, lock_time=LOCK_TIME)
     await holder.until("MasterChanged")
     holder.send("switchover")
+    await holder.until("FailoverStep")
     holder.block_until_signalled()
     with pytest.raises(SwitchoverFailed, match="somebody else holds the failover lock"):
         await answer(watched.client.switchover(timeout=0.3))
@@ -354,6 +373,7 @@ async def test_who_moves_it_dies_or_is_paused_midway(
     lists.start()
     await writers.some_more(100)
     holder.send("switchover", servers[1].address)
+    await holder.until("FailoverStep", step=at)
     holder.block_until_signalled()
 
     await writers.some_more(100)
