@@ -58,6 +58,8 @@ class Campaign:
         nothing has changed.
         """
         before = survey
+        if await self._take_back(survey):
+            return None
         lock = await self._lock(survey)
         if lock is None:
             return None
@@ -79,6 +81,21 @@ class Campaign:
             await lock.release()
         self._step("release", lock)
         return master
+
+    async def _take_back(self, survey: Survey) -> bool:
+        """End a server's FAILOVER whose target and whose client are gone.
+
+        It refuses SLAVEOF and parks what we write, the lock as well. So this alone is done without
+        the lock: when nobody has held one for long. The server is master again, as before.
+        """
+        stuck = [v for v in survey.views.values() if v.failing_over and not v.is_master]
+        for view in stuck:
+            if view.address in survey.controls:
+                self._log.warn("{node} could not hand over: it takes it back", node=view.address)
+                await survey.controls[view.address].exchange(
+                    ["FAILOVER", "ABORT"], timeout=self._options.survey_timeout
+                )
+        return bool(stuck)
 
     async def repair(self, survey: Survey) -> bool:
         """Put right what deviates from the master's group, with no promotion.
@@ -169,7 +186,6 @@ class Campaign:
         lock.check()
         crowned = _crowned(winner, lock.epoch, group)
         await lock.granted[winner.address].fenced(
-            *_stop_failing_over(winner),
             ["SLAVEOF", "NO", "ONE"],
             *self._crown(crowned),
             announcement(winner.address),
@@ -212,7 +228,7 @@ class Campaign:
         """
         self._log.step("making {node} into a slave", node=view.address)
         place = master.address
-        commands: list[Args] = [*_stop_failing_over(view), ["SLAVEOF", place.host, place.port]]
+        commands: list[Args] = [["SLAVEOF", place.host, place.port]]
         held = lock.granted[view.address]
         if view.is_master:
             # Nobody shall go on writing to it, or listening to silence.
@@ -342,11 +358,6 @@ class Campaign:
 
     def _step(self, step: str, lock: QuorumLock, node: Address | None = None) -> None:
         self._emit(FailoverStep(at=self._clock.seconds(), step=step, epoch=lock.epoch, node=node))
-
-
-def _stop_failing_over(view: NodeView) -> list[Args]:
-    """A server that hands over to another, for a client that died, refuses SLAVEOF until then."""
-    return [["FAILOVER", "ABORT"]] if view.failing_over else []
 
 
 def _user(name: str | None) -> str:

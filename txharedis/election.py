@@ -46,8 +46,8 @@ class Evidence:
     `clusters` are the nodes that deny us because they are in cluster mode, `denied` those that deny
     us for want of a right, with their errors; `commands_denied` deny only the command link. `doubt`
     is what `doubt_of` said, while it has to be heeded. `lock_is_ours` tells that this client holds
-    the lock that the views show, `follows_only` that this client may
-    change nothing on the servers.
+    the lock that the views show, `stuck` that a server's own FAILOVER lasts for too long, and
+    `follows_only` that this client may change nothing on the servers.
     """
 
     nodes: tuple[Address, ...]
@@ -61,6 +61,7 @@ class Evidence:
     clusters: frozenset[Address] = frozenset()
     doubt: str = ""
     lock_is_ours: bool = False
+    stuck: bool = False
     denied: Mapping[Address, str] = field(default_factory=dict)
     commands_denied: Mapping[Address, str] = field(default_factory=dict)
     follows_only: bool = False
@@ -364,7 +365,8 @@ class _Case:
         locked = any(view.locked for view in self.ours) and not self.evidence.lock_is_ours
         newest = [v for v in self.ours if v.epoch == self.epoch and v.group == self.group]
         for view in newest:
-            if locked and view.run_id == view.meta_run_id:
+            busy = locked or (view.failing_over and not self.evidence.stuck)
+            if busy and view.run_id == view.meta_run_id:
                 return Wait(f"{view.address} hands over to another master", SOON)
         return None
 

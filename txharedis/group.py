@@ -61,6 +61,7 @@ class NodeGroup:
         self._options = options
         self._log = log
         self._doubt_since: float | None = None
+        self._failing_over_since: float | None = None
         self._nodes = {address: Node(reactor, address, options, observer) for address in addresses}
         for node in self:
             node.checks_rights = options.elect and len(addresses) > 1
@@ -120,6 +121,7 @@ class NodeGroup:
             adopt=frozenset(self._options.adopt),
             doubt=self._doubt(views.values(), following),
             lock_is_ours=lock_is_ours,
+            stuck=self._stuck(views.values()),
             denied={node.address: node.reason for node in nodes if node.lacks_right},
             commands_denied={
                 node.address: node.commands_denied for node in nodes if node.commands_denied
@@ -158,6 +160,17 @@ class NodeGroup:
         elif now - self._doubt_since > 2 * self._options.lock_time:
             return ""
         return doubt
+
+    def _stuck(self, views: Iterable[NodeView]) -> bool:
+        """Whether a server's FAILOVER lasts longer than any client of ours would let it."""
+        now = self._reactor.seconds()
+        if not any(view.failing_over for view in views):
+            self._failing_over_since = None
+        elif self._failing_over_since is None:
+            self._failing_over_since = now
+        else:
+            return now - self._failing_over_since > 2 * self._options.lock_time
+        return False
 
     @property
     def quorum(self) -> int:
