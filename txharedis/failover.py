@@ -416,12 +416,11 @@ class FailoverService(Service):
         view = None if master is None else survey.views.get(master.address)
         if master is None or view is None or view.run_id != master.run_id or self._single:
             return survey
-        decision = survey.decision
-        if view.is_master and isinstance(decision, Follow) and decision.master != view.address:
+        if view.is_master and any(v.epoch > view.epoch for v in survey.views.values()):
             survey = await self._look()
             view = survey.views.get(master.address, view)
         if not view.is_master and view.run_id == master.run_id:
-            await self._traffic.answered(self.options.survey_timeout)
+            await self._traffic.hold(self.options.survey_timeout)
         return survey
 
     def _too_early(self, survey: Survey) -> bool:

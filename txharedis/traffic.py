@@ -80,7 +80,7 @@ class Traffic:
             if not self._single:  # one node has no other: what its link carries is for this one
                 self.lose()
             self._held_until = 0.0
-            self._on_hold = False
+        self._on_hold = False
         self.master = self._group[master.address].view = master
         if master.group or not self.memory.group:
             self.memory = Memory(master.epoch, master.group, master.replid)
@@ -104,26 +104,15 @@ class Traffic:
         self.note_loss()
 
     async def hold(self, seconds: float) -> None:
-        """Send nothing until `let_go`; return when what was sent is answered.
+        """Send no more until `let_go` or `use`; return when what was sent is answered.
 
-        After so many seconds at the latest.
-        """
-        self._on_hold = True
-        await self.answered(seconds)
-
-    def let_go(self) -> None:
-        """Let commands flow again, if they may."""
-        self._on_hold = False
-        self.open()
-
-    async def answered(self, seconds: float) -> None:
-        """Send no more to this master; return when what was sent is answered, or its link lost.
-
-        After so many seconds at the latest. A master that has become a replica answers what it did
-        not run with READONLY: whoever dropped the link before would not know what became of it.
+        Or its link is lost, or so many seconds have passed. A master that has become a replica
+        answers READONLY to what it did not run: whoever dropped the link before would not know what
+        became of it.
         """
         if self.master is None:
             return
+        self._on_hold = True
         self.pause()
         echo = _Echo()
         if self._group[self.master.address].send([pack(("PING",))], [echo]):
@@ -133,6 +122,11 @@ class Traffic:
             finally:
                 if late.active():
                     late.cancel()
+
+    def let_go(self) -> None:
+        """Let commands flow again, if they may."""
+        self._on_hold = False
+        self.open()
 
     def note_loss(self) -> None:
         """The outage begins, unless it has already."""
