@@ -15,7 +15,7 @@ NOT_YET = (ConnectError, ConnectionClosed, TimeoutError, hiredis.ReplyError)
 """What a condition may raise while it does not hold: a server that is down, or refuses."""
 
 
-PATIENCE = 12.0
+PATIENCE = 60.0
 """Seconds after which what has not happened never will, however busy the machine is. It is no claim
 of how long anything may take."""
 

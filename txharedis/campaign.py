@@ -182,12 +182,15 @@ class Campaign:
                 )
                 winner = others.pop(0)
 
-    async def _promote(self, lock: QuorumLock, winner: NodeView, group: str) -> NodeView:
+    async def _promote(
+        self, lock: QuorumLock, winner: NodeView, group: str, *also: Args
+    ) -> NodeView:
         lock.check()
         crowned = _crowned(winner, lock.epoch, group)
         await lock.granted[winner.address].fenced(
             ["SLAVEOF", "NO", "ONE"],
             *self._crown(crowned),
+            *also,
             announcement(winner.address),
         )
         self._step("promote", lock, winner.address)

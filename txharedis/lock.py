@@ -155,9 +155,18 @@ class NodeLock:
         await self.fenced(*commands, ["DEL", self._key])
         self.held = False
 
+    @property
+    def key(self) -> str:
+        """The name of the lock on this node."""
+        return self._key
+
     def demoted(self) -> None:
         """The node is a read-only replica from here on."""
         self._needed["replica-read-only"] = ("no", "yes")
+
+    def removed(self) -> None:
+        """The lock was removed, or is soon, by other means than `release`."""
+        self.held = False
 
     async def release(self) -> None:
         """Give the lock back if it is still ours. Never fails: it expires by itself."""

@@ -138,7 +138,7 @@ class Orders:
                 text = f"{why}; {old.address} is master as before"
                 self._end(AccessDenied(text) if denied else SwitchoverFailed(text))
             else:
-                order.target = target
+                order.target, order.excuse = target, why
                 if order.timer.active():
                     order.timer.cancel()
                 order.timer = self._clock.callLater(order.timeout, self._too_late)
@@ -162,7 +162,8 @@ class Orders:
         else:
             self._end(
                 SwitchoverFailed(
-                    f"{order.target} could not be promoted; {master} is master, no write is lost",
+                    f"{order.target} could not be promoted ({order.excuse}); {master} is master, "
+                    "and no write is lost",
                     None,
                 )
             )

@@ -81,12 +81,19 @@ class Switchover(Campaign):
                 raise SwitchoverFailed(f"a node could not be locked: {lock.refusals}")
             await nudge.ready(self._options.lock_time / 4)
             await self._hold()
-            new = replace(new, offset=await self._hand_over(lock, survey, old, new, nudge))
+            offset, follows = await self._hand_over(lock, survey, old, new, nudge)
+            new = replace(new, offset=offset)
             self._step("hand over", lock, old.address)
-            master = await self._promote(lock, new, old.group)
+            # A lock that was taken on a master is on its replicas as well. Left to expire on the
+            # next master, it would take the next lock on the old one away.
+            held = lock.granted[old.address]
+            held.demoted()
+            master = await self._promote(lock, new, old.group, ["DEL", held.key])
+            if follows == master.address:
+                held.removed()
             self._serve(master)
             self._step("serve", lock, master.address)
-            await self._follow_it(lock, survey, old, master)
+            await self._redirect_replicas(lock, survey, old, master)
             await self._tell_everyone(lock, survey, master)
         finally:
             nudge.end()
@@ -108,8 +115,11 @@ class Switchover(Campaign):
 
     async def _hand_over(
         self, lock: QuorumLock, survey: Survey, old: NodeView, new: NodeView, nudge: _Nudge
-    ) -> int:
-        """Let the new master have all writes, and the old one let go; returns the last offset."""
+    ) -> tuple[int, Address]:
+        """Let the new master have all writes, and the old one let go.
+
+        Returns the last offset, and the name by which the old one follows the new one.
+        """
         held = lock.granted[old.address]
         pair = _Pair(survey.controls[old.address], survey.controls[new.address], lock, self._clock)
         credentials = await self._credentials(held, new.address)
@@ -125,8 +135,6 @@ class Switchover(Campaign):
             try:
                 self.begun = True
                 await held.fenced(*credentials, order)
-                self._log.step("{node} hands over by FAILOVER", node=old.address)
-                return await self._until_taken_over(pair, held, new, nudge)
             except StepFailed as error:
                 self.begun = False
                 raise SwitchoverFailed(f"{old.address} refuses FAILOVER: {error}") from None
@@ -136,10 +144,14 @@ class Switchover(Campaign):
             except ResponseError as error:
                 self.begun = False
                 why = str(error)
+            else:
+                self._log.step("{node} hands over by FAILOVER", node=old.address)
+                offset = await self._until_taken_over(pair, held, new, nudge)
+                return offset, Address(*known_as)
         self._log.step(
             "{node} cannot use FAILOVER ({why}): its writes are paused", node=old.address, why=why
         )
-        return await self._by_pause(pair, held, credentials, new)
+        return await self._by_pause(pair, held, credentials, new), new.address
 
     async def _until_taken_over(
         self, pair: _Pair, held: NodeLock, new: NodeView, nudge: _Nudge
@@ -206,11 +218,10 @@ class Switchover(Campaign):
             raise
         return wanted
 
-    async def _follow_it(
+    async def _redirect_replicas(
         self, lock: QuorumLock, survey: Survey, old: NodeView, master: NodeView
     ) -> None:
-        """Redirect the others; the old master too, which may know the new one by another name."""
-        lock.granted[old.address].demoted()
+        """The old master too, where it knows the new one by another name than ours."""
         strangers = getattr(survey.decision, "strangers", ())
         others = [
             replace(view, role=Role.REPLICA) if view is old else view
