@@ -226,7 +226,7 @@ class Orders:
         if order.mark is not None:
             replid, offset, at = order.mark
             reached = replid == master.replid and target.offset >= offset
-            if reached and now - at <= self._options.lock_time / 4:
+            if reached and now - at <= self._options.lock_time / 2:
                 return
             if replid == master.replid and not reached:
                 behind = master.offset - target.offset

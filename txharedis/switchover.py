@@ -196,8 +196,9 @@ class Switchover(Campaign):
                 f"{old} can neither FAILOVER nor CLIENT PAUSE: {error}"
             ) from None
         try:
-            wanted = _offset(await pair.ask_old())
-            while _offset(await pair.ask_new()) < wanted:
+            mine = await pair.ask_old()
+            wanted = _offset(mine)
+            while not _has_all(await pair.ask_new(), mine):
                 if pair.late(0.5):
                     raise SwitchoverFailed(f"{new.address} did not catch up in time")
                 await pair.pause()
@@ -318,6 +319,12 @@ def _in_failover(info: dict[str, str]) -> bool:
 def _offset(info: dict[str, str]) -> int:
     text = info.get("slave_repl_offset") or info.get("master_repl_offset") or "-1"
     return int(text) if text.isdecimal() else -1
+
+
+def _has_all(replica: dict[str, str], master: dict[str, str]) -> bool:
+    """Whether a replica has come to where its master is."""
+    same = replica.get("master_replid", "") == master.get("master_replid")
+    return same and _offset(replica) >= _offset(master) >= 0
 
 
 def _name_there(info: dict[str, str], survey: Survey, node: Address) -> tuple[str, int] | None:

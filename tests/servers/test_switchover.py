@@ -302,13 +302,13 @@ async def test_a_lock_that_somebody_holds_is_waited_for(
 ) -> None:
     watched = watch(group)
     await answer(watched.client.set("k", "v"))
-    holder = holders(group, "lock", signal.SIGKILL, lock_time=LOCK_TIME)
+    holder = holders(group, "lock", signal.SIGKILL, lock_time=5.0)
     await holder.until("MasterChanged")
     holder.send("switchover")
     await holder.until("FailoverStep")
     holder.block_until_signalled()
     with pytest.raises(SwitchoverFailed, match="somebody else holds the failover lock"):
-        await answer(watched.client.switchover(timeout=0.3))
+        await answer(watched.client.switchover(timeout=1.5))
     assert await answer(watched.client.switchover()) == watched.client.master
     assert promotions(group) == 1
 
