@@ -155,7 +155,7 @@ def switchover_program(
 ) -> Program:
     """What `haredis switchover` does; a bad node, option or time raises InvalidOption at once."""
     parsed = parse_nodes(nodes)
-    Options.from_mapping({**parsed.options, **options}).check(parsed.addresses)
+    Options.from_mapping({**parsed.options, **options}).fitted(parsed.addresses)
     check_seconds("timeout", timeout)
     target = None if to is None else Address.parse(to)
     if target is not None and target not in parsed.addresses:

@@ -521,9 +521,10 @@ class FailoverService(Service):
         return max(0.0, self._repair_due - self._now)
 
     def _until_next_look(self, survey: Survey) -> float:
-        in_motion = any(
-            view.loading or not (view.is_master or view.link_up) for view in survey.views.values()
-        )
+        views = survey.views.values()
+        in_motion = any(view.loading or not (view.is_master or view.link_up) for view in views)
+        # One that was asked and did not answer in time may deviate, too.
+        in_motion = in_motion or self._group.count(Status.UP) > len(views)
         interval = self.options.survey_interval
         quiet = (min(1.0, interval) if in_motion else interval) * random.uniform(0.8, 1.2)
         return self._traffic.backoff or quiet

@@ -24,6 +24,7 @@ from txharedis.errors import (
     ResponseError,
     ServiceStopped,
     StepFailed,
+    SwitchoverFailed,
     TransactionLost,
     UnfitNodes,
     UnsupportedCommand,
@@ -65,6 +66,8 @@ EXECUTED: list[tuple[HARedisError, bool | None]] = [
     (WouldDiscardData("w"), False),
     (AccessDenied("a"), False),
     (UnfitNodes("u"), False),
+    (SwitchoverFailed("s"), False),
+    (SwitchoverFailed("s", None), None),
     (LinkLost("l"), None),
     (LockLost("l"), False),
 ]

@@ -215,7 +215,7 @@ def test_on_hold_nothing_is_sent_until_it_is_let_go_or_another_master_is_used() 
     group: Any = FakeGroup({address: FakeNode() for address in NODES})
     node = group[NODES[0]]
     node.run_id = "a"
-    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic = Traffic(clock, group, Options(), lambda: None, lambda _: None)
     traffic.use(master("a"))
     first = traffic.pending.add(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
     clock.advance(0)
@@ -248,7 +248,7 @@ def test_a_hold_ends_when_nothing_is_answered_or_the_link_is_lost() -> None:
     group: Any = FakeGroup({address: FakeNode() for address in NODES})
     node = group[NODES[0]]
     node.run_id = "a"
-    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic = Traffic(clock, group, Options(), lambda: None, lambda _: None)
     traffic.use(master("a"))
     held = Deferred.fromCoroutine(traffic.hold(5.0))
     clock.advance(4.9)
