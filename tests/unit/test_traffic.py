@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from txharedis.errors import OutcomeUnknown, ResponseError, UnfitNodes
@@ -201,3 +202,55 @@ def test_in_single_mode_any_incarnation_will_do_for_single_callers() -> None:
     traffic.use(master("r"))
     assert traffic.links._run_id == ""
     traffic.stop()
+
+
+def test_on_hold_nothing_is_sent_until_it_is_let_go_or_another_master_is_used() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    node = group[NODES[0]]
+    node.run_id = "a"
+    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic.use(master("a"))
+    first = traffic.pending.add(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
+    clock.advance(0)
+    held = Deferred.fromCoroutine(traffic.hold(5.0))
+    second = traffic.pending.add(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
+    traffic.open()  # as with each sign of life
+    clock.advance(0)
+    assert node.sent == 3  # the first, its count, and what comes behind
+    assert traffic.pending.held
+    # What was sent is answered: it was turned away, and keeps its place.
+    *before, last = node.waiters
+    node.waiters = []
+    for waiter in before:
+        waiter.settle(ResponseError("READONLY You can't write against a read only replica."))
+    assert not held.called
+    last.settle("PONG")
+    assert held.called
+    assert node.sent == 3
+    node.run_id = "b"
+    traffic.use(master("b"))
+    assert node.sent > 3
+    for waiter, reply in zip(list(node.waiters), (1, 2), strict=False):
+        waiter.settle(reply)
+    assert [first.result, second.result] == [1, 2]
+    assert not [call for call in clock.getDelayedCalls() if call.getTime() == 5.0]
+
+
+def test_a_hold_ends_when_nothing_is_answered_or_the_link_is_lost() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    node = group[NODES[0]]
+    node.run_id = "a"
+    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic.use(master("a"))
+    held = Deferred.fromCoroutine(traffic.hold(5.0))
+    clock.advance(4.9)
+    assert not held.called
+    clock.advance(0.1)
+    assert held.called
+    traffic.let_go()
+    assert not traffic.pending.held
+    held = Deferred.fromCoroutine(traffic.hold(5.0))
+    node.abort()
+    assert held.called
