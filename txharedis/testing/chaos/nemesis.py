@@ -1,0 +1,55 @@
+"""Fault after fault, in an order that a seed gives; everybody heals in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from txharedis.testing.chaos.faults import FAULTS, Fault
+from txharedis.testing.chaos.scene import Scene
+from txharedis.testing.chaos.waiting import all_of
+
+__all__ = ["Nemesis", "chosen"]
+
+
+def chosen(names: Sequence[str]) -> tuple[Fault, ...]:
+    """The faults of these names, all for none. Raises ValueError for an unknown name."""
+    known = {fault.name: fault for fault in FAULTS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no faults {', '.join(unknown)} (known: {', '.join(known)})")
+    return tuple(known[name] for name in names) or FAULTS
+
+
+class Nemesis:
+    """Strikes with `at_once` faults at a time, dealt from a shuffled deck of those in `faults`.
+
+    More than one at a time break what is promised for one: the figures are then what they are.
+    """
+
+    def __init__(self, scene: Scene, faults: Sequence[Fault], at_once: int = 1) -> None:
+        self._scene = scene
+        self._at_once = at_once
+        usable = [fault for fault in faults if scene.traps or not fault.traps]
+        self._deck = self._deal(usable)
+
+    async def rage(self, seconds: float) -> None:
+        """Go on for so long; the last fault may end later. Raises what `Scene.healed` does."""
+        scene = self._scene
+        over = scene.reactor.seconds() + seconds
+        while scene.reactor.seconds() < over:
+            await scene.rest(0.1, 0.5)
+            await all_of(fault.happen(scene) for fault in self._next())
+            scene.replace()
+            await scene.healed()
+
+    def _deal(self, faults: Sequence[Fault]) -> Iterator[Fault]:
+        while True:
+            yield from self._scene.random.sample(faults, len(faults))
+
+    def _next(self) -> list[Fault]:
+        hand = [next(self._deck)]
+        while len(hand) < self._at_once:
+            another = next(self._deck)
+            if not (another.network and any(fault.network for fault in hand)):
+                hand.append(another)
+        return hand
