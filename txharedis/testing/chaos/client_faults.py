@@ -14,6 +14,7 @@ __all__ = [
     "kill_master_and_client",
     "kill_master_pause_client",
     "leader_killed",
+    "leader_killed_master_back",
     "leader_paused",
     "pause_client",
 ]
@@ -45,7 +46,7 @@ async def kill_master_and_client(scene: Scene) -> None:
     await scene.rest(0.0, 0.03)
     client.kill()
     await client.exited()
-    await come_back(scene, master)
+    await come_back(scene, master, replaced=True)
 
 
 async def kill_master_pause_client(scene: Scene) -> None:
@@ -55,21 +56,29 @@ async def kill_master_pause_client(scene: Scene) -> None:
     await scene.rest(0.0, 0.03)
     client.pause()
     try:
-        await come_back(scene, master)
+        await come_back(scene, master, replaced=True)
         await scene.outlast()
     finally:
         client.resume()
 
 
 async def leader_killed(scene: Scene) -> None:
-    await _trap(scene, signal.SIGKILL, "kill -9 the master, and who replaces it")
+    kind = "kill -9 the master, and who replaces it"
+    await _trap(scene, signal.SIGKILL, kind, replaced=True)
 
 
 async def leader_paused(scene: Scene) -> None:
-    await _trap(scene, signal.SIGSTOP, "kill -9 the master, SIGSTOP who replaces it")
+    kind = "kill -9 the master, SIGSTOP who replaces it"
+    await _trap(scene, signal.SIGSTOP, kind, replaced=True)
 
 
-async def _trap(scene: Scene, number: int, kind: str) -> None:
+async def leader_killed_master_back(scene: Scene) -> None:
+    """The master may be back before anybody can replace it, for its lock is still held."""
+    kind = "kill -9 the master, and who replaces it; the master is back"
+    await _trap(scene, signal.SIGKILL, kind, replaced=False)
+
+
+async def _trap(scene: Scene, number: int, kind: str, *, replaced: bool) -> None:
     """Kill the master. All clients but one signal themselves at one step, if they come to it."""
     step = scene.random.choice(STEPS)
     master = await scene.master()
@@ -86,7 +95,7 @@ async def _trap(scene: Scene, number: int, kind: str) -> None:
     strike = scene.strike(kind, f"{scene.name(master)}, at {step!r}")
     master.kill()
     try:
-        await come_back(scene, master)
+        await come_back(scene, master, replaced=replaced)
         await scene.outlast()
     finally:
         for client in armed:

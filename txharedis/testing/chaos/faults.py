@@ -14,6 +14,7 @@
 | clients | SIGKILL or SIGSTOP to a client process: at any moment; right behind a kill of the |
 | | master; by itself, at a step of the failover that it leads |
 
+Where a client is hit behind a kill of the master, the master stays away until it is replaced.
 A pause or a partition lasts for less than a third of `down_after`, or for longer than all of it.
 """
 
@@ -34,12 +35,14 @@ class Fault:
 
     network  it uses the network: only one of those can be on at a time
     traps    it has clients signal themselves: only our own can
+    several  it is more than one fault, and only dealt when it is asked for by its name
     """
 
     name: str
     happen: Callable[[Scene], Awaitable[None]]
     network: bool = False
     traps: bool = False
+    several: bool = False
 
 
 FAULTS = (
@@ -63,4 +66,10 @@ FAULTS = (
     Fault("kill-master-pause-client", client_faults.kill_master_pause_client),
     Fault("leader-killed", client_faults.leader_killed, traps=True),
     Fault("leader-paused", client_faults.leader_paused, traps=True),
+    Fault(
+        "leader-killed-master-back",
+        client_faults.leader_killed_master_back,
+        traps=True,
+        several=True,
+    ),
 )

@@ -12,12 +12,13 @@ __all__ = ["Nemesis", "chosen"]
 
 
 def chosen(names: Sequence[str]) -> tuple[Fault, ...]:
-    """The faults of these names, all for none. Raises ValueError for an unknown name."""
+    """The faults of these names; for none all single ones. ValueError for an unknown name."""
     known = {fault.name: fault for fault in FAULTS}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no faults {', '.join(unknown)} (known: {', '.join(known)})")
-    return tuple(known[name] for name in names) or FAULTS
+    named = tuple(known[name] for name in names)
+    return named or tuple(fault for fault in FAULTS if not fault.several)
 
 
 class Nemesis:

@@ -94,8 +94,8 @@ async def _mute(
     scene: Scene, master: set[str], others: set[str], cut: list[ClientProcess], detail: str
 ) -> None:
     silent = scene.random.random() < 0.5
-    who = "client" if len(cut) == 1 else "all" if cut else "servers"
-    kind = f"one-way: {who} {'do not hear' if silent else 'are not heard by'} the master"
+    who = "a client" if len(cut) == 1 else "all" if cut else "the servers"
+    kind = f"one-way: the master {'is not heard by' if silent else 'does not hear'} {who}"
     scene.strike(kind, detail, cut)
     scene.cluster.network.mute(*((master, others) if silent else (others, master)))
     try:

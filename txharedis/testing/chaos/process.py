@@ -26,15 +26,14 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from txharedis.testing.chaos.records import Recorder
 from txharedis.testing.chaos.writers import Writers
@@ -109,7 +108,6 @@ def serve(
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     recorder = Recorder(orders.record)
 
-    @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         text = formatEvent(event)
         if "log_failure" in event:
@@ -124,7 +122,7 @@ def serve(
         StandardIO(session)
         session.begin(make(recorder.said, trap), orders)
 
-    globalLogPublisher.addObserver(observe)
+    globalLogPublisher.addObserver(cast(Any, observe))
     reactor.callWhenRunning(begin)
     reactor.run()
 

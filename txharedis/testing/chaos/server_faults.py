@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from txharedis.testing.chaos.scene import Scene
+import time
+
+from txharedis.testing.chaos.scene import PATIENCE, Scene
+from txharedis.testing.chaos.waiting import until
 from txharedis.testing.servers import LocalServer
 
 __all__ = ["come_back", "kill_master", "kill_replica", "pause_master", "pause_replica"]
 
 
-async def come_back(scene: Scene, server: LocalServer) -> None:
-    """Start a server again that was killed."""
+async def come_back(scene: Scene, server: LocalServer, *, replaced: bool = False) -> None:
+    """Start a server again that was killed: at once, or later; `replaced`: once writes flow."""
+    since = time.monotonic()
     await server.exited()
-    if scene.random.random() < 0.5:
+    if replaced:
+        await until(
+            scene.reactor,
+            lambda: any(client.read().last_acknowledged > since for client in scene.clients),
+            PATIENCE,
+            "an acknowledged write after a kill",
+        )
+    elif scene.random.random() < 0.5:
         await scene.rest(0.0, 1.5)
     await server.restart(empty=not scene.durable or scene.random.random() < 0.5)
 

@@ -145,25 +145,35 @@ def _shared(result: Verdict, key: str, operations: list[Operation], data: int) -
 
 
 def _members(result: Verdict, key: str, operations: list[Operation], data: set[str]) -> None:
+    lost, again, wrong = [], [], []
     for each in operations:
         there = str(each.value) in data
         if each.outcome is Outcome.ACKNOWLEDGED:
-            result.found("lost", not there, f"{key} lacks {each.value}")
-            result.found("duplicated", int(each.reply) == 0, f"{key} had {each.value} before")
-        elif each.outcome is Outcome.REFUSED:
-            result.found("wrong", there, f"{key} has {each.value}, which was not executed")
+            if not there:
+                lost.append(each.value)
+            if int(each.reply) == 0:
+                again.append(each.value)
+        elif each.outcome is Outcome.REFUSED and there:
+            wrong.append(each.value)
+    result.found("lost", len(lost), f"{key} lacks {_some(lost)}")
+    result.found("duplicated", len(again), f"{key} had already {_some(again)}")
+    result.found("wrong", len(wrong), f"{key} has, not executed: {_some(wrong)}")
     _strangers(result, key, operations, data)
 
 
 def _items(result: Verdict, key: str, operations: list[Operation], data: list[int]) -> None:
     times = Counter(data)
     by_value = {each.value: each for each in operations}
+    lost, again, wrong = [], [], []
     for value, each in by_value.items():
-        if each.outcome is Outcome.ACKNOWLEDGED:
-            result.found("lost", not times[value], f"{key} lacks {value}")
-        elif each.outcome is Outcome.REFUSED:
-            result.found("wrong", times[value], f"{key} has {value}, which was not executed")
-        result.found("duplicated", max(0, times[value] - 1), f"{key} has {value} more than once")
+        again += [value] * (times[value] - 1)
+        if each.outcome is Outcome.ACKNOWLEDGED and not times[value]:
+            lost.append(value)
+        elif each.outcome is Outcome.REFUSED and times[value]:
+            wrong.append(value)
+    result.found("lost", len(lost), f"{key} lacks {_some(lost)}")
+    result.found("duplicated", len(again), f"{key} has more than once {_some(again)}")
+    result.found("wrong", len(wrong), f"{key} has, not executed: {_some(wrong)}")
     highest = 0
     for value in dict.fromkeys(data):  # the first of each
         if value < highest and value in by_value:
@@ -199,7 +209,12 @@ def _strangers(
     result: Verdict, key: str, operations: Iterable[Operation], data: Iterable[Any]
 ) -> None:
     strange = set(map(str, data)) - {str(each.value) for each in operations}
-    result.found("wrong", len(strange), f"{key} has what nobody wrote: {sorted(strange)[:5]}")
+    result.found("wrong", len(strange), f"{key} has what nobody wrote: {_some(sorted(strange))}")
+
+
+def _some(values: list[Any]) -> str:
+    more = ", ..." if len(values) > 5 else ""
+    return ", ".join(map(str, values[:5])) + more
 
 
 _JUDGES: dict[str, Callable[[Verdict, str, list[Operation], Data], None]] = {
