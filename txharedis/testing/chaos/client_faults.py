@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from txharedis.testing.chaos.clients import ClientProcess
-from txharedis.testing.chaos.scene import PATIENCE, Scene
+from txharedis.testing.chaos.scene import Scene
 from txharedis.testing.chaos.server_faults import come_back
 from txharedis.testing.chaos.waiting import until
 
@@ -89,7 +89,7 @@ async def _trap(scene: Scene, number: int, kind: str, *, replaced: bool) -> None
     await until(
         scene.reactor,
         lambda: all(_state(client) == "armed" for client in armed),
-        PATIENCE,
+        scene.patience,
         "clients that say that they are armed",
     )
     strike = scene.strike(kind, f"{scene.name(master)}, at {step!r}")
@@ -107,7 +107,7 @@ async def _trap(scene: Scene, number: int, kind: str, *, replaced: bool) -> None
     await until(
         scene.reactor,
         lambda: all(client.killed or _settled(scene, client) for client in armed),
-        PATIENCE,
+        scene.patience,
         "clients that say that they are disarmed",
     )
 

@@ -17,7 +17,7 @@ from txharedis.testing.chaos.cluster import Cluster
 from txharedis.testing.chaos.nemesis import Nemesis, chosen
 from txharedis.testing.chaos.outages import outages
 from txharedis.testing.chaos.process import DRAIN
-from txharedis.testing.chaos.scene import PATIENCE, Scene, Strike
+from txharedis.testing.chaos.scene import Scene, Strike
 from txharedis.testing.chaos.verdict import Verdict, verdict
 from txharedis.testing.chaos.waiting import NotInTime, all_of, until
 from txharedis.testing.servers import LocalServer, ServerProgram
@@ -26,6 +26,9 @@ __all__ = ["Contestant", "Haredis", "History", "NotHealed", "Settings", "play"]
 
 GRACE = 2.0
 """Seconds that the servers may take to see the end of the clients' links."""
+
+BURST = 4
+"""Items that are pushed in one turn, in order."""
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "no")
 
@@ -45,6 +48,7 @@ class Settings:
     at_once   faults at one time
     faults    names of those to deal; none for all
     rest      seconds between an answer and the next command of a writer, on the average
+    patience  seconds after which what has not healed never will, however busy the machine is
     options   of create_client; `down_after` among them says how long faults have to last
     """
 
@@ -55,6 +59,7 @@ class Settings:
     at_once: int = 1
     faults: tuple[str, ...] = ()
     rest: float = 0.01
+    patience: float = 45.0
     options: Mapping[str, Any] = field(
         default_factory=lambda: {"heartbeat": 0.5, "down_after": 2.0, "survey_interval": 2.0}
     )
@@ -134,7 +139,7 @@ class Haredis:
         await all_of(server.start() for server in cluster.servers)
 
     def orders(self, cluster: Cluster, settings: Settings) -> dict[str, Any]:
-        return {"nodes": cluster.nodes, "options": dict(settings.options)}
+        return {"nodes": cluster.nodes, "options": dict(settings.options), "burst": BURST}
 
     async def ready(self, cluster: Cluster) -> bool:
         return True
@@ -153,8 +158,8 @@ async def play(
     """
     with tempfile.TemporaryDirectory(prefix="txharedis-chaos-") as folder:
         stage = _Stage(reactor, program, settings, contestant or Haredis(), Path(folder), tell)
-        # The nemesis waits `PATIENCE` for one thing at a time; this bounds all of them together.
-        limit = settings.seconds + 6 * PATIENCE + 2 * DRAIN
+        # Each wait is bounded, one thing at a time; this bounds all of them together.
+        limit = settings.seconds + 6 * settings.patience + 3 * DRAIN
         playing = Deferred.fromCoroutine(stage.play())
         try:
             return await playing.addTimeout(limit, reactor)
@@ -205,6 +210,7 @@ class _Stage:
             durable=durable,
             traps=contestant.traps,
             wanted=settings.clients,
+            patience=settings.patience,
             ready=lambda: contestant.ready(self._cluster),
             tell=tell,
         )
@@ -226,7 +232,7 @@ class _Stage:
         data = await until(
             self._reactor,
             lambda: cluster.data(keys),
-            PATIENCE,
+            self._settings.patience,
             "the same data on all servers",
             every=0.2,
         )

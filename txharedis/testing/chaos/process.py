@@ -56,6 +56,7 @@ class Orders:
     seed    of the rests of its writers
     rest    seconds between an answer and the next command of a writer, on the average
     source  the address from which it dials
+    burst   items that are pushed in one turn
     """
 
     name: str
@@ -63,6 +64,7 @@ class Orders:
     seed: str
     rest: float
     source: str
+    burst: int
 
     @classmethod
     def of(cls, orders: dict[str, Any]) -> Orders:
@@ -146,6 +148,7 @@ class _Session(LineOnlyReceiver):
             orders.name,
             seed=orders.seed,
             rest=orders.rest,
+            burst=orders.burst,
         )
         self._writers.start()
 
@@ -200,8 +203,8 @@ def _open_files() -> int:
 def main(orders: dict[str, Any]) -> None:
     from twisted.internet import reactor
 
-    from txharedis import create_client
     from txharedis.events import Event, FailoverStarted, FailoverStep
+    from txharedis.failover import create_client
     from txharedis.testing.proxy import FromAddress
 
     told = Orders.of(orders)

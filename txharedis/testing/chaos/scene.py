@@ -16,10 +16,7 @@ from txharedis.testing.chaos.cluster import Cluster
 from txharedis.testing.chaos.waiting import until
 from txharedis.testing.servers import LocalServer
 
-__all__ = ["PATIENCE", "Scene", "Strike"]
-
-PATIENCE = 45.0
-"""Seconds after which what has not healed never will, however busy the machine is."""
+__all__ = ["Scene", "Strike"]
 
 
 @dataclass
@@ -46,6 +43,7 @@ class Scene:
     durable     whether a server that was killed comes back with its file
     traps       whether the clients can be told to signal themselves in the middle of a failover
     wanted      how many client processes there are to be
+    patience    seconds after which what has not healed never will
     ready       whether those that watch the servers are well too
     """
 
@@ -57,6 +55,7 @@ class Scene:
     durable: bool
     traps: bool
     wanted: int
+    patience: float
     ready: Callable[[], Awaitable[bool]]
     tell: Callable[[str], object] = lambda line: None
     clients: list[ClientProcess] = field(default_factory=list)
@@ -123,11 +122,12 @@ class Scene:
         for _ in range(self.wanted - len(living)):
             self.clients.append(self.spawn())
 
-    async def healed(self, timeout: float = PATIENCE) -> None:
+    async def healed(self) -> None:
         """Return when all servers are one group, and every client process has written since.
 
         Raises NotInTime.
         """
+        timeout = self.patience
         what = "one master, and all others replicate it"
         await until(self.reactor, self.cluster.settled, timeout, what)
         since = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from txharedis.testing.chaos.scene import PATIENCE, Scene
+from txharedis.testing.chaos.scene import Scene
 from txharedis.testing.chaos.waiting import until
 from txharedis.testing.servers import LocalServer
 
@@ -19,7 +19,7 @@ async def come_back(scene: Scene, server: LocalServer, *, replaced: bool = False
         await until(
             scene.reactor,
             lambda: any(client.read().last_acknowledged > since for client in scene.clients),
-            PATIENCE,
+            scene.patience,
             "an acknowledged write after a kill",
         )
     elif scene.random.random() < 0.5:

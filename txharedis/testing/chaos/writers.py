@@ -11,10 +11,7 @@ from twisted.internet.task import deferLater
 
 from txharedis.testing.chaos.records import Recorder
 
-__all__ = ["BURST", "WRITERS", "Writers"]
-
-BURST = 4
-"""Items that are pushed in one turn."""
+__all__ = ["WRITERS", "Writers"]
 
 WRITERS = 7
 """How many there are in a process."""
@@ -26,6 +23,7 @@ class Writers:
     name   stands in the keys that belong to this process alone
     run    gives one command to the client: `run("INCR", "n")`
     rest   seconds between an answer and the next command, on the average
+    burst  items that are pushed in one turn
     """
 
     def __init__(
@@ -37,6 +35,7 @@ class Writers:
         *,
         seed: object,
         rest: float,
+        burst: int,
     ) -> None:
         self._clock = clock
         self._run = run
@@ -44,6 +43,7 @@ class Writers:
         self._name = name
         self._random = random.Random(str(seed))
         self._rest = rest
+        self._burst = burst
         self._number = 0
         self._stopping = False
         self._running: list[Deferred[Any]] = []
@@ -74,8 +74,8 @@ class Writers:
     async def _push(self) -> None:
         pushed = 0
         while not self._stopping:
-            burst = range(pushed + 1, pushed + 1 + BURST)
-            pushed += BURST
+            burst = range(pushed + 1, pushed + 1 + self._burst)
+            pushed += self._burst
             items = [self._ask("RPUSH", f"items:{self._name}", number) for number in burst]
             await DeferredList(list(map(Deferred.fromCoroutine, items)), fireOnOneErrback=True)
             await self._pause()
