@@ -21,12 +21,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from benchmarks import chaos, failover, pubsub, sentinel, throughput
-from benchmarks.chaos_sentinel import SentinelContestant
 from benchmarks.group import choose_program
 from benchmarks.report import environment
-from txharedis import InvalidOption, Options
-from txharedis.testing.chaos.history import Contestant, Settings
-from txharedis.testing.chaos.nemesis import chosen
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -71,20 +67,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="N",
         help="one series of kills for each number of clients (1 50)",
     )
-    group.add_argument(
-        "--peer", choices=["sentinel"], help="failover, chaos: with another software"
-    )
+    group.add_argument("--peer", choices=["sentinel"], help="the same kill with another software")
     group.add_argument("--peer-kills", type=int, default=5, help="(%(default)s)")
-    history = Settings()
-    group = parser.add_argument_group("chaos")
-    group.add_argument("--minutes", type=float, default=2.0, help="(%(default)s)")
-    group.add_argument("--nodes", type=int, choices=[3, 5], default=3, help="(%(default)s)")
-    group.add_argument("--acks", type=int, help="of each write; the client's default if not given")
-    group.add_argument("--delivery", help="at-most-once, at-least-once, ...; the client's default")
-    group.add_argument("--seed", type=int, default=history.seed, help="(%(default)s)")
-    group.add_argument("--at-once", type=int, default=1, help="faults at one time (%(default)s)")
-    group.add_argument("--faults", nargs="+", default=[], metavar="NAME", help="these alone")
-    group.add_argument("--processes", type=int, default=history.clients, help="(%(default)s)")
+    chaos.add_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -107,41 +92,13 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
             kept["sentinel"] = await sentinel.run(reactor, program, options.peer_kills)
     healthy = True
     if options.what == "chaos":
-        totals = await chaos.run(
-            reactor, program, _history(options), 60 * options.minutes, _contestant(options)
-        )
+        totals = await chaos.run(reactor, program, options)
         kept["chaos"] = totals.figures()
         healthy = totals.healthy
     if options.json is not None:
         options.json.write_text(json.dumps(kept, indent=1) + "\n")
     if not healthy:
         raise SystemExit(1)
-
-
-def _history(options: argparse.Namespace) -> Settings:
-    given = {"acks": options.acks, "delivery": options.delivery}
-    asked_for = {name: value for name, value in given.items() if value is not None}
-    usual = Settings()
-    try:
-        chosen(options.faults)
-        if options.peer is None:
-            Options.from_mapping({**usual.options, **asked_for})
-    except (InvalidOption, ValueError) as error:
-        raise SystemExit(str(error)) from None
-    return Settings(
-        nodes=options.nodes,
-        clients=options.processes,
-        seed=options.seed,
-        at_once=options.at_once,
-        faults=tuple(options.faults),
-        options={**usual.options, **asked_for},
-    )
-
-
-def _contestant(options: argparse.Namespace) -> Contestant | None:
-    if options.peer is None:
-        return None
-    return SentinelContestant(Settings().options["down_after"])
 
 
 def main(reactor: Any, *arguments: str) -> Deferred[None]:

@@ -7,19 +7,22 @@ this process, which is in the figures.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.chaos_sentinel import SentinelContestant
 from benchmarks.report import in_ms, spread, table
+from txharedis import InvalidOption, Options
 from txharedis.testing.chaos.history import Contestant, History, NotHealed, Settings, play
+from txharedis.testing.chaos.nemesis import chosen
 from txharedis.testing.chaos.verdict import Verdict
 from txharedis.testing.chaos.writers import WRITERS
 from txharedis.testing.servers import ServerProgram
 
-__all__ = ["LONGEST", "Totals", "run", "show"]
+__all__ = ["Totals", "add_arguments", "run"]
 
 LONGEST = 60.0
 """Seconds of faults in one history."""
@@ -69,18 +72,49 @@ class Totals:
         return {**vars(self), "verdict": vars(self.verdict)}
 
 
-async def run(
-    reactor: Any,
-    program: ServerProgram,
-    settings: Settings,
-    seconds: float,
-    contestant: Contestant | None = None,
-    tell: Callable[[str], object] | None = None,
-) -> Totals:
-    """Play histories for so many seconds of faults in all; tell of each, and at the end of all."""
-    tell = tell or _print
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `run`."""
+    usual = Settings()
+    group = parser.add_argument_group("chaos (--peer sentinel: that one instead)")
+    group.add_argument("--minutes", type=float, default=2.0, help="of faults (%(default)s)")
+    group.add_argument("--nodes", type=int, choices=[3, 5], default=usual.nodes, help="(3)")
+    group.add_argument("--acks", type=int, help="of each write; the client's default if not given")
+    group.add_argument("--delivery", help="at-most-once, at-least-once, ...; the client's default")
+    group.add_argument("--seed", type=int, default=usual.seed, help="(%(default)s)")
+    group.add_argument("--at-once", type=int, default=1, help="faults at one time (%(default)s)")
+    group.add_argument("--faults", nargs="+", default=[], metavar="NAME", help="these alone")
+    group.add_argument("--processes", type=int, default=usual.clients, help="(%(default)s)")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given = {"acks": options.acks, "delivery": options.delivery}
+    asked_for = {name: value for name, value in given.items() if value is not None}
+    usual = Settings()
+    try:
+        chosen(options.faults)
+        if options.peer is None:
+            Options.from_mapping({**usual.options, **asked_for})
+    except (InvalidOption, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    return Settings(
+        nodes=options.nodes,
+        clients=options.processes,
+        seed=options.seed,
+        at_once=options.at_once,
+        faults=tuple(options.faults),
+        options={**usual.options, **asked_for},
+    )
+
+
+async def run(reactor: Any, program: ServerProgram, options: argparse.Namespace) -> Totals:
+    """Play histories for as long as was asked for; print the figures of each, and of all."""
+    settings = _settings(options)
+    contestant: Contestant | None = None
+    who = "txharedis"
+    if options.peer == "sentinel":
+        contestant, who = SentinelContestant(settings.options["down_after"]), "Sentinel, redis-py"
     totals = Totals()
-    seed, rest = settings.seed, seconds
+    seed, rest = settings.seed, 60 * options.minutes
     while rest > 0:
         part = min(rest, LONGEST)
         now = dataclasses.replace(settings, seconds=part, seed=seed)
@@ -88,17 +122,13 @@ async def run(
             history = await play(reactor, program, now, contestant)
         except NotHealed as error:
             totals.unhealed.append(str(error))
-            tell(f"NOT HEALED: {error}")
+            print(f"NOT HEALED: {error}", flush=True)
         else:
             totals.add(history)
-            tell(_line(history))
+            print(_line(history), flush=True)
         seed, rest = seed + 1, rest - part
-    tell(show(totals, settings, "txharedis" if contestant is None else "Sentinel, redis-py"))
+    print(_shown(totals, settings, who), flush=True)
     return totals
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
 
 
 def _line(history: History) -> str:
@@ -109,7 +139,7 @@ def _line(history: History) -> str:
     return "\n  ".join([line, *history.verdict.findings, *history.left, *history.complaints])
 
 
-def show(totals: Totals, settings: Settings, who: str) -> str:
+def _shown(totals: Totals, settings: Settings, who: str) -> str:
     """All figures, for people."""
     rows: list[list[object]] = []
     for kind, seconds in sorted(totals.outages.items()):
