@@ -27,6 +27,7 @@ __all__ = ["Totals", "add_arguments", "run"]
 LONGEST = 60.0
 """Seconds of faults in one history."""
 
+OURS = "txharedis"
 HEADER = ["outage in ms, after", "faults", "clients", "median", "p99", "max"]
 
 
@@ -35,7 +36,8 @@ class Totals:
     """The figures of several histories.
 
     `outages` are in seconds, by kind of fault; `strikes` count the faults. `contested` are epochs
-    with several promotions, `unhealed` the histories that did not come to their end.
+    with several promotions, `broken` the promises that were not kept, `unhealed` the histories that
+    did not come to their end.
     """
 
     verdict: Verdict = field(default_factory=Verdict)
@@ -47,6 +49,7 @@ class Totals:
     left: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     unhealed: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     histories: int = 0
 
     def add(self, history: History) -> None:
@@ -61,15 +64,30 @@ class Totals:
         self.contested += [where + text for text in history.contested]
         self.left += [where + text for text in history.left]
         self.complaints += [where + text for text in history.complaints]
+        self.broken += [where + text for text in _broken(history)]
 
     @property
     def healthy(self) -> bool:
-        """Whether every history ended, and left nothing behind."""
-        return not (self.unhealed or self.complaints or self.left or self.contested)
+        """Whether every history ended, left nothing behind, and kept what is promised."""
+        return not (self.unhealed or self.complaints or self.left or self.contested or self.broken)
 
     def figures(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return {**vars(self), "verdict": vars(self.verdict)}
+
+
+def _broken(history: History) -> list[str]:
+    """The promises that were not kept, in words."""
+    settings, verdict = history.settings, history.verdict
+    options = settings.options
+    never = ["wrong"]
+    if options.get("delivery") != "at-least-once":
+        never += ["duplicated", "disordered"]
+    quorum = settings.nodes // 2 + 1
+    single = settings.at_once == 1 and not any(each.several for each in chosen(settings.faults))
+    if single and options.get("acks", 0) + 1 + quorum > settings.nodes:
+        never.append("lost")
+    return [f"{n} {name}" for name in never if (n := getattr(verdict, name))]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +128,7 @@ async def run(reactor: Any, program: ServerProgram, options: argparse.Namespace)
     """Play histories for as long as was asked for; print the figures of each, and of all."""
     settings = _settings(options)
     contestant: Contestant | None = None
-    who = "txharedis"
+    who = OURS
     if options.peer == "sentinel":
         contestant, who = SentinelContestant(settings.options["down_after"]), "Sentinel, redis-py"
     totals = Totals()
@@ -172,5 +190,6 @@ def _shown(totals: Totals, settings: Settings, who: str) -> str:
             table(["writes", "number"], counts),
             f"\nFailed commands: {errors}.",
             *totals.contested,
+            *(f"NOT AS PROMISED, {text}" for text in totals.broken if who == OURS),
         ]
     )
