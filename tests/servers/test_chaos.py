@@ -71,6 +71,17 @@ async def test_without_confirmation_nothing_comes_twice_and_all_is_answered(
 
 
 @on_reactor
+async def test_what_comes_twice_is_noticed(reactor: Any, server_program: ServerProgram) -> None:
+    options = {**QUICK, "delivery": "at-least-once"}
+    settings = Settings(seconds=2.0, faults=("replies-dropped",), options=options)
+    history = await play(reactor, server_program, settings)
+    assert {strike.kind for strike in history.strikes} == {"replies dropped"}
+    found = {finding.split()[0] for finding in history.verdict.findings}
+    assert found == {"duplicated"}
+    assert history.verdict.duplicated > 0
+
+
+@on_reactor
 async def test_history_that_does_not_heal_says_how_everybody_stood(
     reactor: Any, server_program: ServerProgram
 ) -> None:

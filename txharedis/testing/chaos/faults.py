@@ -1,21 +1,8 @@
 """Every fault that the nemesis knows. Each ends by itself: what it broke, it mends.
 
-| fault | what is done |
-|---|---|
-| kill | SIGKILL to the master, or to a replica; started again at once or later, empty or not |
-| pause | SIGSTOP to the master, or to a replica; SIGCONT before or after it is missed |
-| client cut off | a client process is cut off from the master, or from all servers |
-| master cut off | the master is cut off from all other servers; the clients reach it |
-| minority | a minority of the servers, with or without the master, and some clients are cut off |
-| one-way | the master is not heard, or does not hear: by the servers, a client, or all |
-| delay | all bytes to and from the master, or all servers, are late |
-| replies dropped | the master's replies to clients stop, then their links are cut |
-| links cut | all links to the master are reset, those of replicas too |
-| clients | SIGKILL or SIGSTOP to a client process: at any moment; right behind a kill of the |
-| | master; by itself, at a step of the failover that it leads |
-
-Where a client is hit behind a kill of the master, the master stays away until it is replaced.
-A pause or a partition lasts for less than a third of `down_after`, or for longer than all of it.
+docs/design.md has the table. A pause or a partition lasts for less than a third of `down_after`, or
+for longer than all of it. Where a client is hit behind a kill of the master, the master stays away
+until it is replaced.
 """
 
 from __future__ import annotations

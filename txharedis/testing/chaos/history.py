@@ -20,7 +20,7 @@ from txharedis.testing.chaos.process import DRAIN
 from txharedis.testing.chaos.scene import Scene, Strike
 from txharedis.testing.chaos.verdict import Verdict, verdict
 from txharedis.testing.chaos.waiting import NotInTime, all_of, until
-from txharedis.testing.servers import LocalServer, ServerProgram
+from txharedis.testing.servers import LocalServer, ServerNotStarted, ServerProgram
 
 __all__ = ["Contestant", "Haredis", "History", "NotHealed", "Settings", "play"]
 
@@ -163,7 +163,7 @@ async def play(
         playing = Deferred.fromCoroutine(stage.play())
         try:
             return await playing.addTimeout(limit, reactor)
-        except (NotInTime, TimeoutError) as error:
+        except (NotInTime, ServerNotStarted, TimeoutError) as error:
             why = str(error) or f"not over within {limit} s"
             raise NotHealed(f"seed {settings.seed}: {why}\n{await stage.state()}") from error
         finally:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from txharedis.testing.chaos.records import Recorder
@@ -94,6 +94,8 @@ class Writers:
         self._recorder.submitted(number, command, key, value[0] if value else None)
         try:
             reply = await self._run(command, key, *value)
+        except CancelledError:  # the process gives up waiting: it stays unanswered
+            raise
         except Exception as error:
             # A server's own error has no `executed`: it refused the command.
             executed = getattr(error, "executed", False)
