@@ -109,7 +109,9 @@ def _settings(options: argparse.Namespace) -> Settings:
     asked_for = {name: value for name, value in given.items() if value is not None}
     usual = Settings()
     try:
-        chosen(options.faults)
+        usable = [fault for fault in chosen(options.faults) if not options.peer or not fault.traps]
+        if not usable:
+            raise ValueError("these faults are for txharedis alone")
         if options.peer is None:
             Options.from_mapping({**usual.options, **asked_for})
     except (InvalidOption, ValueError) as error:

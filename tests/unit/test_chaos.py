@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import random
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import pytest_twisted
+from twisted.internet.task import Clock
 
 from txharedis.testing.chaos.accounts import Account, Operation, Outcome
-from txharedis.testing.chaos.nemesis import chosen
+from txharedis.testing.chaos.nemesis import Nemesis, chosen
 from txharedis.testing.chaos.outages import outages
 from txharedis.testing.chaos.records import Recorder, Tail
 from txharedis.testing.chaos.scene import Strike
@@ -199,3 +204,33 @@ def test_faults_are_chosen_by_name() -> None:
     assert not any(fault.several for fault in chosen([]))
     with pytest.raises(ValueError, match="no faults nonsense"):
         chosen(["nonsense"])
+
+
+@pytest.mark.parametrize(
+    ("names", "at_once", "dealt"),
+    [
+        (["delay", "one-way", "links-cut"], 3, 1),  # there is one network
+        (["kill-master", "delay", "kill-client"], 2, 2),
+        (["kill-master", "leader-killed"], 2, 1),  # nobody to set a trap for
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_faults_at_one_time(names: list[str], at_once: int, dealt: int) -> None:
+    clock, done = Clock(), []
+
+    class Quiet:
+        reactor, random, traps = clock, random.Random(1), False
+        replace = staticmethod(lambda: clock.advance(1.0))
+
+        async def nothing(self, *words: object) -> None:
+            pass
+
+        rest = look = healed = nothing
+
+    async def happen(name: str, scene: object) -> None:
+        done.append(name)
+
+    faults = [replace(f, happen=functools.partial(happen, f.name)) for f in chosen(names)]
+    await Nemesis(cast(Any, Quiet()), faults, at_once).rage(1.0)
+    assert len(done) == dealt
+    assert set(done) <= set(names)

@@ -40,7 +40,7 @@ async def pause_client(scene: Scene) -> None:
 
 
 async def kill_master_and_client(scene: Scene) -> None:
-    master, client = await scene.master(), scene.client()
+    master, client = scene.master(), scene.client()
     scene.strike("kill -9 the master, then a client", scene.name(master), [client])
     master.kill()
     await scene.rest(0.0, 0.03)
@@ -50,7 +50,7 @@ async def kill_master_and_client(scene: Scene) -> None:
 
 
 async def kill_master_pause_client(scene: Scene) -> None:
-    master, client = await scene.master(), scene.client()
+    master, client = scene.master(), scene.client()
     scene.strike("kill -9 the master, SIGSTOP a client", scene.name(master), [client])
     master.kill()
     await scene.rest(0.0, 0.03)
@@ -81,14 +81,14 @@ async def leader_killed_master_back(scene: Scene) -> None:
 async def _trap(scene: Scene, number: int, kind: str, *, replaced: bool) -> None:
     """Kill the master. All clients but one signal themselves at one step, if they come to it."""
     step = scene.random.choice(STEPS)
-    master = await scene.master()
+    master = scene.master()
     active = [client for client in scene.clients if client.active]
     armed = scene.random.sample(active, len(active) - 1)
     for client in armed:
         client.order("arm", step, int(number))
     await until(
         scene.reactor,
-        lambda: all(_state(client) == "armed" for client in armed),
+        lambda: all(_state(client) == "armed" or not client.active for client in armed),
         scene.patience,
         "clients that say that they are armed",
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 from txharedis.testing.chaos.faults import FAULTS, Fault
-from txharedis.testing.chaos.scene import Scene
+from txharedis.testing.chaos.scene import NobodyLeft, Scene
 from txharedis.testing.chaos.waiting import all_of
 
 __all__ = ["Nemesis", "chosen"]
@@ -30,8 +32,8 @@ class Nemesis:
     def __init__(self, scene: Scene, faults: Sequence[Fault], at_once: int = 1) -> None:
         self._scene = scene
         self._at_once = at_once
-        usable = [fault for fault in faults if scene.traps or not fault.traps]
-        self._deck = self._deal(usable)
+        self._faults = [fault for fault in faults if scene.traps or not fault.traps]
+        self._deck = self._deal()
 
     async def rage(self, seconds: float) -> None:
         """Go on for so long; the last fault may end later. Raises what `Scene.healed` does."""
@@ -39,18 +41,24 @@ class Nemesis:
         over = scene.reactor.seconds() + seconds
         while scene.reactor.seconds() < over:
             await scene.rest(0.1, 0.5)
-            await all_of(fault.happen(scene) for fault in self._next())
+            await scene.look()
+            await all_of(self._happen(fault) for fault in self._next())
             scene.replace()
             await scene.healed()
 
-    def _deal(self, faults: Sequence[Fault]) -> Iterator[Fault]:
+    async def _happen(self, fault: Fault) -> None:
+        with contextlib.suppress(NobodyLeft):
+            await fault.happen(self._scene)
+
+    def _deal(self) -> Iterator[Fault]:
         while True:
-            yield from self._scene.random.sample(faults, len(faults))
+            yield from self._scene.random.sample(self._faults, len(self._faults))
 
     def _next(self) -> list[Fault]:
-        hand = [next(self._deck)]
-        while len(hand) < self._at_once:
-            another = next(self._deck)
-            if not (another.network and any(fault.network for fault in hand)):
-                hand.append(another)
+        hand: list[Fault] = []
+        for fault in itertools.islice(self._deck, len(self._faults)):
+            if not (fault.network and any(each.network for each in hand)):
+                hand.append(fault)
+            if len(hand) == self._at_once:
+                break
         return hand

@@ -32,7 +32,7 @@ async def _apart(
 
 
 async def client_loses_master(scene: Scene) -> None:
-    client, master = scene.client(), await scene.master()
+    client, master = scene.client(), scene.master()
     detail = f"{client.name} | {scene.name(master)}"
     sides = {client.source}, scene.cluster.sources([master])
     await _apart(scene, "a client cut off from the master", detail, [client], *sides)
@@ -45,24 +45,23 @@ async def client_loses_all(scene: Scene) -> None:
 
 
 async def master_alone(scene: Scene) -> None:
-    master = await scene.master()
+    master = scene.master()
     others = [server for server in scene.cluster.servers if server is not master]
     sides = scene.cluster.sources([master]), scene.cluster.sources(others)
     await _apart(scene, "the master cut off from the servers", scene.name(master), [], *sides)
 
 
 async def minority_with_master(scene: Scene) -> None:
-    await _minority(scene, await scene.master(), "a minority with the master cut off")
+    await _minority(scene, scene.master(), "a minority with the master cut off")
 
 
 async def minority_without_master(scene: Scene) -> None:
-    await _minority(scene, await scene.replica(), "a minority without the master cut off")
+    await _minority(scene, scene.replica(), "a minority without the master cut off")
 
 
 async def _minority(scene: Scene, first: LocalServer, kind: str) -> None:
     servers = scene.cluster.servers
-    master = await scene.cluster.settled()
-    more = [server for server in servers if server not in (first, master)]
+    more = [server for server in servers if server not in (first, scene.leader)]
     few = [first, *scene.random.sample(more, (len(servers) - 1) // 2 - 1)]
     many = [server for server in servers if server not in few]
     with_few = scene.some_clients()
@@ -74,7 +73,7 @@ async def _minority(scene: Scene, first: LocalServer, kind: str) -> None:
 
 
 async def one_way(scene: Scene) -> None:
-    master = await scene.master()
+    master = scene.master()
     others = [server for server in scene.cluster.servers if server is not master]
     one, rest = scene.cluster.sources([master]), scene.cluster.sources(others)
     cut: list[ClientProcess] = []
@@ -85,7 +84,7 @@ async def one_way(scene: Scene) -> None:
 
 
 async def client_one_way(scene: Scene) -> None:
-    client, master = scene.client(), await scene.master()
+    client, master = scene.client(), scene.master()
     one = scene.cluster.sources([master])
     await _mute(scene, one, {client.source}, [client], f"{scene.name(master)}, {client.name}")
 
@@ -106,7 +105,7 @@ async def _mute(
 
 async def delay(scene: Scene) -> None:
     everywhere = scene.random.random() < 0.3
-    servers = scene.cluster.servers if everywhere else [await scene.master()]
+    servers = scene.cluster.servers if everywhere else [scene.master()]
     late = scene.random.uniform(0.005, 0.15)
     scene.strike("delay", f"{late:.3f} s, {', '.join(map(scene.name, servers))}")
     for server in servers:
@@ -119,7 +118,7 @@ async def delay(scene: Scene) -> None:
 
 
 async def replies_dropped(scene: Scene) -> None:
-    master = await scene.master()
+    master = scene.master()
     sources = {client.source for client in scene.clients}
     proxy = scene.cluster.proxy(master)
     scene.strike("replies dropped", scene.name(master))
@@ -131,7 +130,7 @@ async def replies_dropped(scene: Scene) -> None:
 
 
 async def links_cut(scene: Scene) -> None:
-    master = await scene.master()
+    master = scene.master()
     proxy = scene.cluster.proxy(master)
     scene.strike("links to the master cut", scene.name(master))
     proxy.cut()

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -16,7 +16,15 @@ from txharedis.testing.chaos.cluster import Cluster
 from txharedis.testing.chaos.waiting import until
 from txharedis.testing.servers import LocalServer
 
-__all__ = ["Scene", "Strike"]
+__all__ = ["NobodyLeft", "Scene", "Strike"]
+
+SETTLED = "one master, and all others replicate it"
+
+Victim = TypeVar("Victim", ClientProcess, LocalServer)
+
+
+class NobodyLeft(Exception):
+    """Other faults of this moment are at everybody whom this one could hit."""
 
 
 @dataclass
@@ -61,6 +69,7 @@ class Scene:
     clients: list[ClientProcess] = field(default_factory=list)
     strikes: list[Strike] = field(default_factory=list)
     busy: set[object] = field(default_factory=set)
+    leader: LocalServer | None = None
 
     def strike(self, kind: str, detail: str, cut: Iterable[ClientProcess] = ()) -> Strike:
         """Something is about to be done: it is written down first."""
@@ -80,37 +89,40 @@ class Scene:
         whole = self.down_after
         return self.rest(0.1, 0.3 * whole) if short else self.rest(1.1 * whole, 1.6 * whole)
 
-    async def master(self) -> LocalServer:
-        """The master, now that everything is well; another server when it is busy."""
-        master = await self.cluster.settled()
-        if master is None or master in self.busy:
-            return self.server()
-        self.busy.add(master)
-        return master
+    async def look(self) -> None:
+        """Find out who is master, and forget what the last faults were at. Raises NotInTime."""
+        self.leader = await until(self.reactor, self.cluster.settled, self.patience, SETTLED)
+        self.busy.clear()
 
-    async def replica(self) -> LocalServer:
-        """One of the replicas."""
-        master = await self.cluster.settled()
-        return self.server(but=master)
+    def master(self) -> LocalServer:
+        """The server that was the master before these faults."""
+        if self.leader is None or self.leader in self.busy:
+            raise NobodyLeft
+        self.busy.add(self.leader)
+        return self.leader
 
-    def server(self, but: LocalServer | None = None) -> LocalServer:
-        """Any server that no other fault of this moment is at."""
-        free = [each for each in self.cluster.servers if each not in self.busy and each is not but]
-        server = self.random.choice(free or self.cluster.servers)
-        self.busy.add(server)
-        return server
+    def replica(self) -> LocalServer:
+        """Another one."""
+        return self._take(each for each in self.cluster.servers if each is not self.leader)
 
     def client(self) -> ClientProcess:
-        """One of the client processes that no other fault is at."""
-        active = [client for client in self.clients if client.active]
-        client = self.random.choice([each for each in active if each not in self.busy] or active)
-        self.busy.add(client)
-        return client
+        """One of the client processes."""
+        return self._take(client for client in self.clients if client.active)
 
     def some_clients(self) -> list[ClientProcess]:
-        """One or more of the client processes, but not all."""
+        """One or more of the client processes, but not all if there are several."""
         active = [client for client in self.clients if client.active]
+        if not active:
+            raise NobodyLeft
         return self.random.sample(active, self.random.randint(1, max(1, len(active) - 1)))
+
+    def _take(self, candidates: Iterable[Victim]) -> Victim:
+        free = [each for each in candidates if each not in self.busy]
+        if not free:
+            raise NobodyLeft
+        victim = self.random.choice(free)
+        self.busy.add(victim)
+        return victim
 
     def name(self, server: LocalServer) -> str:
         """What everybody calls this server."""
@@ -128,8 +140,7 @@ class Scene:
         Raises NotInTime.
         """
         timeout = self.patience
-        what = "one master, and all others replicate it"
-        await until(self.reactor, self.cluster.settled, timeout, what)
+        await until(self.reactor, self.cluster.settled, timeout, SETTLED)
         since = time.monotonic()
 
         def silent() -> list[ClientProcess]:
@@ -139,6 +150,5 @@ class Scene:
         await until(
             self.reactor, lambda: not silent(), timeout, "an acknowledged write of each client"
         )
-        await until(self.reactor, self.cluster.settled, timeout, what)
+        await until(self.reactor, self.cluster.settled, timeout, SETTLED)
         await until(self.reactor, self.ready, timeout, "those that watch the servers are well")
-        self.busy.clear()

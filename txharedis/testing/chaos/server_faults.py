@@ -28,21 +28,21 @@ async def come_back(scene: Scene, server: LocalServer, *, replaced: bool = False
 
 
 async def kill_master(scene: Scene) -> None:
-    master = await scene.master()
+    master = scene.master()
     scene.strike("kill -9 the master", scene.name(master))
     master.kill()
     await come_back(scene, master)
 
 
 async def kill_replica(scene: Scene) -> None:
-    replica = await scene.replica()
+    replica = scene.replica()
     scene.strike("kill -9 a replica", scene.name(replica))
     replica.kill()
     await come_back(scene, replica)
 
 
 async def pause_master(scene: Scene) -> None:
-    master = await scene.master()
+    master = scene.master()
     scene.strike("SIGSTOP the master", scene.name(master))
     master.pause()
     try:
@@ -52,7 +52,7 @@ async def pause_master(scene: Scene) -> None:
 
 
 async def pause_replica(scene: Scene) -> None:
-    replica = await scene.replica()
+    replica = scene.replica()
     scene.strike("SIGSTOP a replica", scene.name(replica))
     replica.pause()
     try:
