@@ -22,6 +22,7 @@ from twisted.internet.task import react
 from benchmarks import failover, pubsub, sentinel, throughput
 from benchmarks.group import choose_program
 from benchmarks.report import environment
+from txharedis.options import DELIVERIES
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -62,6 +63,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="N",
         help="one series of kills for each number of clients (1 50)",
     )
+    group.add_argument("--delivery", choices=DELIVERIES, default=outage.delivery)
+    group.add_argument("--acks", type=int, default=outage.acks, help="(%(default)s)")
     group.add_argument("--peer", choices=["sentinel"], help="the same kill with another software")
     group.add_argument("--peer-kills", type=int, default=5, help="(%(default)s)")
     return parser.parse_args(arguments)
@@ -80,7 +83,9 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
         flood = pubsub.Settings(options.rounds, options.messages)
         kept["pubsub"] = await pubsub.run(reactor, program, flood)
     if options.what in ("failover", "all"):
-        outage = failover.Settings(options.kills, tuple(options.clients))
+        outage = failover.Settings(
+            options.kills, tuple(options.clients), options.delivery, options.acks
+        )
         kept["failover"] = await failover.run(reactor, program, outage)
         if options.peer == "sentinel":
             kept["sentinel"] = await sentinel.run(reactor, program, options.peer_kills)

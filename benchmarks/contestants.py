@@ -33,11 +33,10 @@ class Contestant(Protocol):
 
 
 class TxHARedis:
-    """A client of the whole group, at-most-once."""
+    """A client of the whole group, on some terms."""
 
-    name = "txharedis, 3 nodes"
-
-    def __init__(self, client: HAClient) -> None:
+    def __init__(self, name: str, client: HAClient) -> None:
+        self.name = f"txharedis, {name}"
         self._client = client
         self.set = client.set
         self.get = client.get

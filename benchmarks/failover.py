@@ -34,10 +34,12 @@ HEADER = ["outage in ms", "kills", "median", "p90", "p99", "max"]
 
 @dataclass(frozen=True)
 class Settings:
-    """`kills` for each number in `clients`."""
+    """`kills` for each number in `clients`; `delivery` and `acks` as in txharedis.Options."""
 
     kills: int = 50
     clients: tuple[int, ...] = (1, 50)
+    delivery: str = "exactly-once"
+    acks: int = 1
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[
     """Measure, print the tables, and return what each kill did."""
     results: dict[str, Any] = {}
     for count in settings.clients:
-        kills, failed = await _series(reactor, program, settings.kills, count)
+        kills, failed = await _series(reactor, program, settings, count)
+        print(f"\n{settings.delivery}, acks={settings.acks}")
         _show(count, kills, failed)
         results[f"{count} clients"] = {
             "outages": [kill.outages for kill in kills],
@@ -151,13 +154,20 @@ async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[
 
 
 async def _series(
-    reactor: Any, program: ServerProgram, kills: int, clients: int
+    reactor: Any, program: ServerProgram, settings: Settings, clients: int
 ) -> tuple[list[Kill], Counter[str]]:
     pace = Pace(chains=4, rest=0.001) if clients == 1 else Pace(chains=1, rest=0.01)
     async with running_group(reactor, program) as servers:
         nodes = [server.address for server in servers]
         writers = [
-            Writer(reactor, create_client(nodes, reactor=reactor), str(number), pace)
+            Writer(
+                reactor,
+                create_client(
+                    nodes, reactor=reactor, delivery=settings.delivery, acks=settings.acks
+                ),
+                str(number),
+                pace,
+            )
             for number in range(clients)
         ]
         try:
@@ -168,7 +178,10 @@ async def _series(
             for writer in writers:
                 writer.begin(0)
                 writer.start()
-            done = [await _kill(reactor, servers, writers, number + 1) for number in range(kills)]
+            done = [
+                await _kill(reactor, servers, writers, number + 1)
+                for number in range(settings.kills)
+            ]
             for writer in writers:
                 await writer.stop()
             return done, sum((writer.failed for writer in writers), Counter())

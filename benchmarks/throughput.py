@@ -69,7 +69,11 @@ async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[
             charset=None,
             convert_numbers=False,
         )
-        contestants: list[Contestant] = [TxHARedis(client)]
+        contestants: list[Contestant] = [
+            TxHARedis("at-most-once", client.with_options(delivery="at-most-once")),
+            TxHARedis("exactly-once", client.with_options(delivery="exactly-once")),
+            TxHARedis("exactly-once, acks=1", client.with_options(acks=1)),
+        ]
         try:
             await client.when_ready().addTimeout(20, reactor)
             master = next(server for server in servers if server.address == client.master)

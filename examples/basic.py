@@ -21,7 +21,7 @@ async def main(reactor: Any, *nodes: str) -> None:
         try:
             await client.set("example", f"round {number}")
         except OutcomeUnknown as error:
-            print(error)  # it may have been executed; a SET can simply be sent again
+            print(error)  # with one node; with several, a write is redispatched, and done once
         print(await client.get("example"), "from", client.master)
         await deferLater(reactor, 0.1)
     await client.quit()

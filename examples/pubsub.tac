@@ -35,7 +35,7 @@ class News(MultiService):
     def _publish(self) -> None:
         self._number += 1
         sent = self._client.publish("news", f"number {self._number}")
-        # OutcomeUnknown when the master dies at this moment; there is another number soon.
+        # With one node it is lost when that dies at this moment; there is another number soon.
         sent.addErrback(lambda failure: log.warn("{error}", error=failure.getErrorMessage()))
 
     def _heard(self, message: Message) -> None:

@@ -5,6 +5,7 @@ It stands below the service that owns it: of the service it knows only what `Gro
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from txharedis.errors import UnsupportedCommand
 from txharedis.events import SubscriptionGap
 from txharedis.interfaces import Args
 from txharedis.methods import CommandMethods
-from txharedis.options import Options, Terms
+from txharedis.options import Options, Terms, check_acks
 from txharedis.pipeline import Pipeline
 from txharedis.pubsub.messages import Message
 from txharedis.pubsub.streams import Channels, MessageStream
@@ -26,6 +27,14 @@ from txharedis.topology import Topology
 __all__ = ["Group", "HAClient"]
 
 
+class _Unset(enum.Enum):
+    """The value of what was not given, where None is a value."""
+
+    UNSET = enum.auto()
+
+
+_UNSET = _Unset.UNSET
+_MOST_VIEWS = 64  # that are kept
 _Names = str | bytes | Iterable[str | bytes]
 
 
@@ -61,6 +70,8 @@ class Group(Protocol):
 
     def drain(self) -> Coroutine[Deferred[Any], Any, None]: ...
 
+    def end_session(self) -> Deferred[None]: ...
+
     def stopService(self) -> Deferred[object]: ...
 
     def when_stopped(self) -> Deferred[None]: ...
@@ -82,7 +93,7 @@ class HAClient(CommandMethods):
         super().__init__(group.options)
         self._group = group
         self._terms = group.options.terms if terms is None else terms
-        self._views: dict[str, HAClient] = {}
+        self._views: dict[Terms, HAClient] = {}
 
     def __repr__(self) -> str:
         return f"<HAClient of {self._group!r}>"
@@ -113,6 +124,30 @@ class HAClient(CommandMethods):
 
     # Other terms.
 
+    def with_options(
+        self,
+        *,
+        delivery: str | None = None,
+        acks: int | None = None,
+        timeout: float | _Unset | None = _UNSET,
+    ) -> HAClient:
+        """This client, with other terms for the commands given to the view that this returns.
+
+        `delivery`, `acks` and `timeout` (command_timeout: seconds, None for never) are those of
+        Options; what is not given stays as it is. A bad value is an InvalidOption.
+
+            await client.with_options(acks=1, timeout=2).incr("k")
+        """
+        terms = self._terms
+        if delivery is not None:
+            terms = replace(terms, delivery=delivery)
+        if acks is not None:
+            terms = replace(terms, acks=acks)
+            check_acks(acks, len(self._group.topology.nodes))
+        if not isinstance(timeout, _Unset):
+            terms = replace(terms, timeout=timeout)
+        return self._with(terms)
+
     def read_from(self, policy: str) -> HAClient:
         """This client, with its reads answered by whom `policy` says (see Options.read_from).
 
@@ -134,7 +169,8 @@ class HAClient(CommandMethods):
         """
         terms = self._terms
         return self._with(
-            Terms(
+            replace(
+                terms,
                 read_from="replica_preferred" if terms.read_from == "master" else terms.read_from,
                 own_writes=terms.own_writes or OwnWrites(),
             )
@@ -146,9 +182,11 @@ class HAClient(CommandMethods):
             return self
         if terms.own_writes is not None:
             return HAClient(self._group, terms)
-        view = self._views.get(terms.read_from)
+        view = self._views.get(terms)
         if view is None:
-            view = self._views[terms.read_from] = HAClient(self._group, terms)
+            if len(self._views) == _MOST_VIEWS:
+                self._views.clear()
+            view = self._views[terms] = HAClient(self._group, terms)
             view._views = self._views
         return view
 
@@ -371,6 +409,7 @@ class HAClient(CommandMethods):
 
         async def drain_and_stop() -> None:
             await self._group.drain()
+            await self._group.end_session()
             await self._group.stopService()
 
         return Deferred.fromCoroutine(drain_and_stop())

@@ -11,7 +11,19 @@ from dataclasses import dataclass, replace
 
 from txharedis._command_table import COMMANDS, SUPPLEMENT
 
-__all__ = ["CommandInfo", "describe", "method_names", "method_words", "refusal"]
+__all__ = [
+    "JOURNALLED",
+    "PLAIN",
+    "RIDING",
+    "CommandInfo",
+    "describe",
+    "method_names",
+    "method_words",
+    "refusal",
+]
+
+
+PLAIN, JOURNALLED, RIDING = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,9 @@ class CommandInfo:
               the link.
     noscript  a script cannot run it.
     stateful  it changes the state of the link it is sent on, or turns that link into a stream.
+    fit       for the journal of exactly-once: JOURNALLED is a write that a script can run, with a
+              reply that it can hold; RIDING a read that may go with those, its reply being small;
+              all else is PLAIN.
     replica   the name under which a replica answers it, "" when only the master can: its own for
               what only reads keys' data, "SORT_RO" and the like for SORT, GEORADIUS,
               GEORADIUSBYMEMBER and BITFIELD where these only read.
@@ -35,6 +50,7 @@ class CommandInfo:
     blocking: bool = False
     noscript: bool = False
     stateful: bool = False
+    fit: int = PLAIN
     replica: str = ""
 
 
@@ -248,6 +264,43 @@ _OF_ONE_NODE = frozenset(
 )
 
 
+# Writes that a script could run, and that go plainly all the same: integers of any size in lists of
+# replies, or what waits for another server.
+_NOT_JOURNALLED = frozenset({"BITFIELD", "MIGRATE", "RESTORE-ASKING", "SWAPDB"})
+# Neither flagged "write" nor "readonly", and run once all the same.
+_JOURNALLED = frozenset({"PUBLISH", "SPUBLISH"})
+
+# Reads with small replies, and no integers beyond 2^53 among them: a batch may carry them.
+_RIDING = frozenset(
+    {
+        "EXISTS",
+        "GET",
+        "GETBIT",
+        "GETRANGE",
+        "HEXISTS",
+        "HGET",
+        "HLEN",
+        "HMGET",
+        "HSTRLEN",
+        "LINDEX",
+        "LLEN",
+        "MGET",
+        "PTTL",
+        "SCARD",
+        "SISMEMBER",
+        "SMISMEMBER",
+        "STRLEN",
+        "TTL",
+        "TYPE",
+        "XLEN",
+        "ZCARD",
+        "ZRANK",
+        "ZREVRANK",
+        "ZSCORE",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Dependent:
     """A command that is milder than its flags while it has only these options."""
@@ -279,6 +332,7 @@ class _Dependent:
             info,
             read=info.read or self.read,
             blocking=info.blocking and not self.nonblocking,
+            fit=PLAIN if info.read or self.read or info.noscript else JOURNALLED,
             replica=read_only if known else "",
         )
 
@@ -345,7 +399,16 @@ def _info(name: str, flags: str) -> CommandInfo:
         blocking="blocking" in flags,
         noscript="noscript" in flags,
         stateful=name in _STATEFUL,
+        fit=_fit(name, flags),
     )
+
+
+def _fit(name: str, flags: str) -> int:
+    if name in _RIDING:
+        return RIDING
+    unfit = "noscript" in flags or "blocking" in flags or name in _NOT_JOURNALLED
+    changes = "write" in flags or name in _JOURNALLED
+    return JOURNALLED if changes and not unfit else PLAIN
 
 
 _TOP: dict[str, CommandInfo] = {}

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.python.failure import Failure
 
-from txharedis.commands import CommandInfo, describe, refusal
+from txharedis.commands import PLAIN, CommandInfo, describe, refusal
 from txharedis.dedicated.blocking import Blocking
 from txharedis.dedicated.links import DedicatedTerms
 from txharedis.dedicated.monitoring import Monitoring, Monitors
@@ -21,6 +21,7 @@ from txharedis.dedicated.transactions import Transactions
 from txharedis.errors import InvalidOption, UnsupportedCommand
 from txharedis.group import NodeGroup
 from txharedis.interfaces import Args, Reactor, pack
+from txharedis.journal import MOST_WORDS
 from txharedis.log import ClientLog
 from txharedis.options import Options, Terms
 from txharedis.reads.reading import ReplicaReads
@@ -29,6 +30,8 @@ from txharedis.scripts import ScriptCache
 from txharedis.traffic import Traffic
 
 __all__ = ["Dispatch"]
+
+_CONFIRMING = frozenset({"WAIT", "WAITAOF"})
 
 
 class Dispatch:
@@ -55,7 +58,9 @@ class Dispatch:
             may_retry=traffic.may_retry,
             turned_away=traffic.turned_away,
         )
-        self._blocking = Blocking(reactor, traffic.links, traffic.pending, log, terms)
+        self._blocking = Blocking(
+            reactor, traffic.links, traffic.pending, log, terms, options.ack_timeout
+        )
         self._transactions = Transactions(reactor, traffic.links, options, terms, self._scripts)
         self._monitors = Monitors(reactor, traffic.links, log)
         self.reads = ReplicaReads(
@@ -103,9 +108,11 @@ class Dispatch:
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
             )
         if info.blocking:
-            reply = self._blocking.submit(info.name, packed, self._db, read=info.read)
+            acks = 0 if info.read or info.name in _CONFIRMING else terms.acks
+            reply = self._blocking.submit(info.name, packed, self._db, read=info.read, acks=acks)
         else:
-            reply = self._traffic.pending.add(args, packed, info.read)
+            fit = info.fit if len(args) <= MOST_WORDS else PLAIN
+            reply = self._traffic.pending.add(args, packed, info.read, terms=terms, fit=fit)
         if info.noscript:
             reply = self._with_scripts(reply, info, packed)
         if terms.own_writes is not None and not info.read:
@@ -146,7 +153,7 @@ class Dispatch:
 
     def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Transaction]:
         """See FailoverService.begin."""
-        begun = self._transactions.begin(keys, self._db, terms.own_writes, multi=multi)
+        begun = self._transactions.begin(keys, self._db, terms, multi=multi)
         return Deferred.fromCoroutine(begun)
 
     def transact(
@@ -157,7 +164,7 @@ class Dispatch:
         attempts: int,
     ) -> Deferred[list[Any]]:
         """See FailoverService.transact."""
-        run = self._transactions.run(function, keys, self._db, terms.own_writes, attempts)
+        run = self._transactions.run(function, keys, self._db, terms, attempts)
         return Deferred.fromCoroutine(run)
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:

@@ -22,6 +22,7 @@ __all__ = [
     "LockLost",
     "NotInTransaction",
     "NoMaster",
+    "NotReplicated",
     "OutcomeUnknown",
     "QueueFull",
     "RedisError",
@@ -82,16 +83,55 @@ class ServiceStopped(HARedisError, TxConnectionError):
 
 
 class OutcomeUnknown(HARedisError, TxConnectionError):
-    """The command was sent, its reply was lost, and its delivery forbids sending it again.
+    """The command was sent, its reply was lost, and it cannot be sent again.
 
-    `command` holds its arguments as the caller gave them.
+    Its delivery forbids it ("at-most-once"), or it is one that the journal of "exactly-once" cannot
+    keep, or the journal itself is gone; the text says so. `command` holds its arguments as the
+    caller gave them. `executed` is None, or True when only the reply is lost: it was too large to
+    be kept.
     """
 
-    executed = None
-
-    def __init__(self, message: str, command: Sequence[object]) -> None:
+    def __init__(
+        self, message: str, command: Sequence[object], executed: bool | None = None
+    ) -> None:
         super().__init__(message)
         self.command = tuple(command)
+        self.executed = executed
+
+
+class NotReplicated(HARedisError):
+    """The master has executed the write, and too few replicas confirmed it within `ack_timeout`.
+
+    It is there, and may be lost with the master. `command` holds its arguments as the caller gave
+    them, `reply` is the server's raw reply, `replicas` the number of those that confirmed.
+    """
+
+    executed = True
+
+    def __init__(
+        self, message: str, command: Sequence[object], reply: object, replicas: int
+    ) -> None:
+        super().__init__(message)
+        self.command = tuple(command)
+        self.reply = reply
+        self.replicas = replicas
+
+    @classmethod
+    def of(
+        cls, command: Sequence[object], reply: object, acks: int, waited: object
+    ) -> NotReplicated | None:
+        """The error when WAIT for `acks` replicas was answered so; None when they confirmed."""
+        replicas = waited if isinstance(waited, int) else 0
+        if replicas >= acks:
+            return None
+        why = f": {waited}" if isinstance(waited, Exception) else ""
+        return cls(
+            f"{command[0] if command else '?'} was executed on the master, and {replicas} of "
+            f"{acks} replicas confirmed it in time{why}",
+            command,
+            reply,
+            replicas,
+        )
 
 
 class TransactionLost(HARedisError, TxConnectionError):

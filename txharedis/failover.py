@@ -100,14 +100,16 @@ class FailoverService(Service):
         self, nodes: object = None, reactor: Reactor | None = None, **options: object
     ) -> None:
         parsed = parse_nodes(nodes)
-        self.options = Options.from_mapping({**parsed.options, **options})
-        self.options.check(parsed.addresses)
+        given = Options.from_mapping({**parsed.options, **options})
+        self.options = given.fitted(parsed.addresses)
         self._reactor = reactor = _global_reactor() if reactor is None else reactor
         self._log = ClientLog(debug_mode=self.options.debug_mode)
         self._group = NodeGroup(reactor, parsed.addresses, self.options, self, self._log)
         self._single = len(self._group) == 1
         self._alarm = Alarm(reactor)
-        self._traffic = Traffic(reactor, self._group, self.options, self._alarm.wake)
+        self._traffic = Traffic(
+            reactor, self._group, self.options, self._alarm.wake, self._journal_denied
+        )
         self._dispatch = Dispatch(reactor, self._group, self._traffic, self.options, self._log)
         self._gossip = Gossip(
             reactor,
@@ -234,6 +236,10 @@ class FailoverService(Service):
         """
         while self.phase not in (Phase.IDLE, Phase.STOPPED) and self._dispatch.busy:
             await self._dispatch.when_idle()
+
+    def end_session(self) -> Deferred[None]:
+        """Take away what the servers keep of this client's writes; it fires, whatever happens."""
+        return self._traffic.end_session()
 
     # The Service.
 
@@ -593,6 +599,12 @@ class FailoverService(Service):
             self._gossip.renew(node.address)  # others were granted; this one may have been too
         elif not node.missing_rights:
             self._log.info("{node}: user {user!r} has all rights", node=node.address, user=user)
+
+    def _journal_denied(self, error: Exception) -> None:
+        self._log.once(
+            f"no journal here: {error}; writes whose reply is lost will not be sent again",
+            loud=True,
+        )
 
     def _gossip_heard(self, node: Address, text: str) -> None:
         """A hint: look, but not more often than every 50 ms for the same name."""

@@ -7,7 +7,17 @@ from typing import Any, Protocol
 
 import hiredis
 
-__all__ = ["Args", "Clock", "DialledLink", "Link", "Reactor", "Timer", "Waiter", "pack"]
+__all__ = [
+    "Args",
+    "Clock",
+    "DialledLink",
+    "Link",
+    "Reactor",
+    "Timer",
+    "Waiter",
+    "pack",
+    "wait_command",
+]
 
 #: One command with its arguments, as hiredis encodes them.
 Args = Sequence[bytes | str | int | float]
@@ -16,6 +26,14 @@ Args = Sequence[bytes | str | int | float]
 #: Encodes one command, a tuple, as it goes over the wire. It raises TypeError for what it does not
 #: know how to encode and UnicodeEncodeError for text that is not UTF-8.
 pack: Callable[[Any], bytes] = hiredis.pack_command
+
+
+def wait_command(acks: int, timeout: float) -> tuple[str, int, int]:
+    """The WAIT for the confirmation of so many replicas, `timeout` seconds at most.
+
+    Its 0 would be no limit: it is one millisecond at least.
+    """
+    return ("WAIT", acks, max(1, round(timeout * 1000)))
 
 
 class Timer(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -17,9 +17,20 @@ from txharedis.reads.lag import OwnWrites
 from txharedis.tls import TlsContexts
 from txharedis.topology import Address, displayed
 
-__all__ = ["DELIVERIES", "READ_POLICIES", "Nodes", "Options", "Terms", "parse_nodes"]
+__all__ = [
+    "DELIVERIES",
+    "READ_POLICIES",
+    "RIDES",
+    "Nodes",
+    "Options",
+    "Terms",
+    "check_acks",
+    "parse_nodes",
+]
 
-DELIVERIES = ("at-most-once", "at-least-once")
+DELIVERIES = ("exactly-once", "at-least-once", "at-most-once")
+#: The kind of reads that go out with whatever stands beside them; see Terms.kinds.
+RIDES = -1
 READ_POLICIES = ("master", "master_preferred", "replica", "replica_preferred", "nearest", "any")
 #: The shortest `max_lag` in time, in seconds: a lag is measured in steps of a quarter of it.
 SHORTEST_LAG = 0.05
@@ -45,17 +56,33 @@ _TEXT: dict[str, Any] = {"kind": str}
 class Terms:
     """What one command asks for, where that may differ from command to command.
 
-    A client has the terms of its options; its views (`client.read_from("replica")`) have others.
+    A client has the terms of its options; its views (`client.with_options(acks=1)`) have others.
+    Bad values are an InvalidOption that names them.
 
-    read_from   who answers reads, one of READ_POLICIES; another value is an InvalidOption.
+    read_from   who answers reads, one of READ_POLICIES.
     own_writes  the writes that no read on a replica may miss, None where that is not asked for.
+    delivery    one of DELIVERIES.
+    acks        the number of replicas that have to confirm a write.
+    timeout     seconds after which the command fails when it is unanswered, None for never.
+    kinds       in what form a command goes out, by its fitness (CommandInfo.fit): twice the acks,
+                one more for through the journal; RIDES for a read that goes with either.
     """
 
     read_from: str = "master"
     own_writes: OwnWrites | None = None
+    delivery: str = "at-most-once"
+    acks: int = 0
+    timeout: float | None = None
+    kinds: tuple[int, int, int] = field(default=(0, 0, RIDES), init=False, compare=False)
 
     def __post_init__(self) -> None:
         check_read_policy(self.read_from)
+        _check_delivery(self.delivery)
+        _check("acks", self.acks, 0, _count(0))
+        _check("timeout", self.timeout, None, _seconds(0.001))
+        plain = 2 * self.acks
+        journalled = plain + (self.delivery == "exactly-once")
+        object.__setattr__(self, "kinds", (plain, journalled, RIDES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +101,14 @@ class Options:
       errors           how str arguments that do not fit the charset are met ("strict").
       convert_numbers  replies that look like numbers become numbers (True, as in txredisapi: "007"
                        becomes 7 and "3.10" becomes 3.1).
-      delivery         what happens to a write whose reply was lost: "at-most-once" (it fails with
-                       OutcomeUnknown) or "at-least-once" (it is sent again).
+      delivery         what happens to a write whose reply was lost: "exactly-once" (it is sent
+                       again, and answered as before if it had been executed; the default with two
+                       nodes or more), "at-least-once" (it is sent again) or "at-most-once" (it
+                       fails with OutcomeUnknown; the default with one node).
+      acks             replicas that have to confirm a write before its Deferred fires (0); fewer
+                       within ack_timeout, and it fails with NotReplicated. Less than the number of
+                       nodes.
+      ack_timeout      seconds for that (1.0); the commands behind it wait too.
       command_timeout  seconds after which an unanswered command fails, None for never. Blocking
                        commands have their own timeouts.
       max_pending      commands that may be waiting or unanswered (100000).
@@ -138,7 +171,9 @@ class Options:
     charset: str | None = field(default="utf-8", metadata=_TEXT)
     errors: str = field(default="strict", metadata=_TEXT)
     convert_numbers: bool = field(default=True, metadata=_FLAG)
-    delivery: str = field(default="at-most-once", metadata=_TEXT)
+    delivery: str = field(default=_Default("exactly-once"), metadata=_TEXT)
+    acks: int = field(default=0, metadata=_count(0))
+    ack_timeout: float = field(default=1.0, metadata=_seconds(0.001, 3600))
     command_timeout: float | None = field(default=None, metadata=_seconds(0.001))
     max_pending: int = field(default=100_000, metadata=_count(1))
     max_pending_bytes: int = field(default=256 * 1024 * 1024, metadata=_count(1))
@@ -167,8 +202,7 @@ class Options:
         for option in fields(self):
             if option.metadata:
                 _check(option.name, getattr(self, option.name), option.default, option.metadata)
-        if self.delivery not in DELIVERIES:
-            raise InvalidOption(f"delivery={self.delivery!r} is not one of {', '.join(DELIVERIES)}")
+        _check_delivery(self.delivery)
         self._settle_reads()
         if self.down_after <= 2 * self.heartbeat:
             raise InvalidOption(
@@ -226,9 +260,17 @@ class Options:
                 raise InvalidOption(f"unknown option {name!r} (known: {', '.join(sorted(known))})")
         return cls(**values)
 
-    def check(self, nodes: Iterable[Address]) -> None:
-        """Whether these options fit the nodes; what does not is an InvalidOption that names it."""
+    def fitted(self, nodes: Iterable[Address]) -> Options:
+        """These options for these nodes; what does not fit is an InvalidOption that names it."""
         nodes = tuple(nodes)
+        self._check_nodes(nodes)
+        check_acks(self.acks, len(nodes))
+        chosen = not isinstance(self.delivery, _Default)
+        if chosen or len(nodes) > 1:
+            return self
+        return replace(self, delivery="at-most-once")
+
+    def _check_nodes(self, nodes: Sequence[Address]) -> None:
         for node in self.passwords:
             if node not in nodes:
                 raise InvalidOption(f"passwords names {node}, which is not one of the nodes")
@@ -254,7 +296,12 @@ class Options:
     @property
     def terms(self) -> Terms:
         """The terms of the commands that ask for nothing special."""
-        return Terms(read_from=self.read_from)
+        return Terms(
+            read_from=self.read_from,
+            delivery=self.delivery,
+            acks=self.acks,
+            timeout=self.command_timeout,
+        )
 
     @property
     def max_lag_bytes(self) -> int | None:
@@ -298,6 +345,17 @@ def check_read_policy(policy: object) -> str:
     if not isinstance(policy, str) or policy not in READ_POLICIES:
         raise InvalidOption(f"read_from={policy!r} is not one of {', '.join(READ_POLICIES)}")
     return policy
+
+
+def _check_delivery(delivery: str) -> None:
+    if delivery not in DELIVERIES:
+        raise InvalidOption(f"delivery={delivery!r} is not one of {', '.join(DELIVERIES)}")
+
+
+def check_acks(acks: int, nodes: int) -> None:
+    """InvalidOption when a group of so many nodes has too few replicas for that."""
+    if acks >= nodes:
+        raise InvalidOption(f"acks={acks!r}: a group of {nodes} has {nodes - 1} replicas")
 
 
 def _lag(value: object) -> int | timedelta | None:

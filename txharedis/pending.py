@@ -5,28 +5,21 @@ A caller's Deferred lives here, never on a link, so it survives any number of ma
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
+from txharedis.commands import PLAIN
 from txharedis.deadlines import Deadlines
-from txharedis.errors import HARedisError, NoMaster, OutcomeUnknown, QueueFull
+from txharedis.errors import HARedisError, NoMaster, NotReplicated, OutcomeUnknown, QueueFull
 from txharedis.interfaces import Args, Clock, Link, Timer, pack
+from txharedis.options import Terms
 
-__all__ = [
-    "COUNT_SCRIPT",
-    "COUNT_SHA1",
-    "Command",
-    "Delivery",
-    "PendingCommands",
-    "PlainDelivery",
-    "count_command",
-]
+__all__ = ["Command", "PendingCommands", "Writer"]
 
 
 class Command:
@@ -34,23 +27,38 @@ class Command:
 
     `deferred` is None once the caller no longer waits. `db` is the database that it is meant for,
     whatever is selected by the time it is written. `sent` tells whether it is on a link now,
-    `uncertain` that it is a write whose reply was lost once: it may have been executed.
+    `uncertain` that it is a write whose reply was lost once: it may have been executed. `kind` says
+    in what form it goes out (see Terms.kinds), `batch` is the one of the journal that it is in.
     """
 
     __slots__ = (
         "args",
+        "batch",
         "db",
         "deadline",
         "deferred",
+        "kind",
         "packed",
         "queue",
         "read",
         "sent",
+        "terms",
         "uncertain",
     )
 
-    def __init__(self, queue: PendingCommands, args: Args, packed: bytes, read: bool) -> None:
+    def __init__(
+        self,
+        queue: PendingCommands,
+        args: Args,
+        packed: bytes,
+        read: bool,
+        terms: Terms,
+        fit: int,
+    ) -> None:
         self.queue = queue
+        self.terms = terms
+        self.kind = terms.kinds[fit]
+        self.batch: Any = None
         self.db = queue._db  # not through the property: this is run for every command
         self.args = args
         self.packed = packed
@@ -70,91 +78,10 @@ class Command:
         self.queue.lost(self)
 
 
-class Delivery(Protocol):
-    """How batches go out, and which commands may go out again after their reply was lost."""
+class Writer(Protocol):
+    """Whoever puts commands on a link in the form in which they go out."""
 
-    def write(self, link: Link, batch: Sequence[Command]) -> bool: ...
-
-    def again(self, command: Command) -> bool: ...
-
-
-COUNT_SCRIPT = b"redis.call('select', ARGV[1]) return redis.call('incrby', KEYS[1], ARGV[2])"
-COUNT_SHA1 = hashlib.sha1(COUNT_SCRIPT).hexdigest()
-
-
-def count_command(counter: tuple[str, int], writes: int) -> Args:
-    """The command that counts `writes` writes; `counter` is the key and its database.
-
-    With its whole text: on a link of one caller there is no room for asking again when a server has
-    lost the script, for that could get between a MULTI and its EXEC.
-    """
-    key, db = counter
-    return ("EVAL", COUNT_SCRIPT, 1, key, db, writes)
-
-
-class PlainDelivery:
-    """at-most-once and at-least-once: the commands as they are, and then the count of the writes.
-
-    The count comes last, so that a node which has it has the writes too.
-
-    `writes_again` tells whether a write whose reply was lost is sent again. `counter` is the key
-    and the database in which the writes sent are counted, None for not at all.
-    """
-
-    def __init__(self, *, writes_again: bool, counter: tuple[str, int] | None) -> None:
-        self._writes_again = writes_again
-        self._counter = counter
-        self._denied = 0  # batches to pass over: we may not count
-
-    def write(self, link: Link, batch: Sequence[Command]) -> bool:
-        if not link.send([command.packed for command in batch], batch):
-            return False
-        if self._counter is not None:
-            writes = sum(not command.read for command in batch)
-            if writes:
-                key, db = self._counter
-                self._count(link, key, db, writes)
-        return True
-
-    def _count(self, link: Link, key: str, db: int, writes: int) -> None:
-        if self._denied:
-            self._denied -= 1  # it is not asked for every time
-        else:
-            _Count(link, key, db, writes, self._count_denied).send("EVALSHA", COUNT_SHA1)
-
-    def _count_denied(self) -> None:
-        self._denied = 1000
-
-    def again(self, command: Command) -> bool:
-        return command.read or self._writes_again
-
-
-class _Count:
-    """The count of one batch's writes; a server that has lost the script is given it again."""
-
-    __slots__ = ("_db", "_denied", "_key", "_link", "_writes")
-
-    def __init__(
-        self, link: Link, key: str, db: int, writes: int, denied: Callable[[], None]
-    ) -> None:
-        self._link = link
-        self._key = key
-        self._db = db
-        self._writes = writes
-        self._denied = denied
-
-    def send(self, command: str, script: str | bytes) -> None:
-        args = (command, script, 1, self._key, self._db, self._writes)
-        self._link.send([pack(args)], [self])
-
-    def settle(self, reply: object) -> None:
-        if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
-            self.send("EVAL", COUNT_SCRIPT)
-        elif isinstance(reply, Exception) and "NOPERM" in str(reply):
-            self._denied()
-
-    def lost(self) -> None:
-        pass
+    def write(self, link: Link, commands: Sequence[Command]) -> bool: ...
 
 
 class _Select:
@@ -195,11 +122,11 @@ class PendingCommands:
     def __init__(
         self,
         clock: Clock,
-        delivery: Delivery,
+        delivery: Writer,
         *,
         max_pending: int,
         max_pending_bytes: int,
-        timeout: float | None,
+        terms: Terms,
         convert: Callable[[object], object] | None,
         may_retry: Callable[[Exception], bool],
         turned_away: Callable[[Exception], None],
@@ -213,10 +140,10 @@ class PendingCommands:
         self._selecting = False
         self._max_pending = max_pending
         self._max_bytes = max_pending_bytes
-        self._timeout = timeout
+        self._terms = terms
         self._convert = convert
-        self._may_retry = may_retry
-        self._turned_away = turned_away
+        self.may_retry = may_retry
+        self._tell_turned_away = turned_away
         self._link: Link | None = None
         self._queued: deque[Command] = deque()  # never written, in order
         self._returned: deque[Command] = deque()  # to be written again, in order, before those
@@ -225,7 +152,7 @@ class PendingCommands:
         self._count = 0
         self._bytes = 0
         self._flush_call: Timer | None = None
-        self._deadlines = Deadlines(clock, timeout, self._expire)
+        self._deadlines = Deadlines(clock, self._expire)
         self._refusal: Callable[[], HARedisError] | None = None
         self._stopped: Callable[[bool | None], HARedisError] | None = None
         self._idle: list[Deferred[None]] = []
@@ -261,13 +188,18 @@ class PendingCommands:
         db: int | None = None,
         *,
         reserved: bool = False,
+        terms: Terms | None = None,
+        fit: int = PLAIN,
     ) -> Deferred[object]:
         """Take a command; the Deferred fires with its converted reply.
 
         `db` is the database that it is meant for, None for the present one; `reserved` tells that
-        there is room for it already, which it takes over. It fails with QueueFull when a bound is
-        reached, or with what `refuse` was given.
+        there is room for it already, which it takes over. `terms` are those of the queue when None;
+        `fit` is CommandInfo's. It fails with QueueFull when a bound is reached, or with what
+        `refuse` was given.
         """
+        if terms is None:
+            terms = self._terms
         # `reserve`, without a call more for every command.
         size = len(packed)
         if reserved:
@@ -283,14 +215,15 @@ class PendingCommands:
         else:
             self._count += 1
             self._bytes += size
-        command = Command(self, args, packed, read)
+        command = Command(self, args, packed, read, terms, fit)
         if db is not None and db != self._db:
             self._several = True
             command.db = db
         self._queued.append(command)
         if self._link is not None and self._flush_call is None:
             self._flush_call = self._clock.callLater(0, self._flush_turn)
-        self._deadlines.add(command)
+        if terms.timeout is not None:
+            self._deadlines.add(command, terms.timeout)
         assert command.deferred is not None
         return command.deferred
 
@@ -352,7 +285,7 @@ class PendingCommands:
         if why is not None:
             for command in self._take_unsent():
                 if command.deferred is not None:  # a callback may have cancelled it by now
-                    self._finish(command, self._not_sent(command, why()))
+                    self._give_up(command, why())
             if not self._in_flight:
                 self._drained()
 
@@ -377,45 +310,81 @@ class PendingCommands:
         self._idle.append(idle)
         return idle
 
-    # What happens to one command.
+    # What happens to one command that is on a link.
 
     def settled(self, command: Command, reply: object) -> None:
-        self._in_flight -= 1
-        command.sent = False
+        """It was answered."""
         if isinstance(reply, Exception):
-            if command.deferred is not None and self._may_retry(reply):
-                self._return(command)
-                if self._link is not None:
-                    self.close()
-                    self._turned_away(reply)
+            if command.deferred is not None and self.may_retry(reply):
+                self.turned_away(command, reply)
             else:
-                self._finish(command, reply)
+                self.failed(command, reply)
         elif self._returned and command.read and command.deferred is not None:
             # Something before it was turned away, and it would have read what that wrote.
-            self._return(command)
+            self.again(command)
         else:
+            self._in_flight -= 1
+            command.sent = False
             self._count -= 1
             self._bytes -= len(command.packed)
             deferred = command.deferred
             if deferred is not None:
                 command.deferred = None
                 deferred.callback(reply if self._convert is None else self._convert(reply))
+            if not self._in_flight:
+                self._drained()
+
+    def confirmed(self, command: Command, reply: object, acks: int, replicas: object) -> None:
+        """It was answered, and this is what WAIT has answered to `acks`."""
+        error = NotReplicated.of(command.args, reply, acks, replicas) if acks else None
+        if error is None:
+            self.settled(command, reply)
+        else:
+            self.failed(command, error)
+
+    def failed(self, command: Command, error: Exception) -> None:
+        """It has come to an end with this."""
+        self._off_link(command)
+        self._finish(command, error)
+        if not self._in_flight:
+            self._drained()
+
+    def again(self, command: Command) -> None:
+        """It was not executed, and goes again."""
+        self._off_link(command)
+        self._return(command)
+        if not self._in_flight:
+            self._drained()
+
+    def turned_away(self, command: Command, error: Exception) -> None:
+        """The server will not run it, but another one will, or this one later."""
+        self._off_link(command)
+        self._return(command)
+        if self._link is not None:
+            self.close()
+            self._tell_turned_away(error)
         if not self._in_flight:
             self._drained()
 
     def lost(self, command: Command) -> None:
+        """Its link has ended before its reply."""
         self.close()
-        self._in_flight -= 1
-        command.sent = False
+        self._off_link(command)
         if self._stopped is not None:
             self._finish(command, self._stopped(None))
-        elif command.deferred is not None and self._delivery.again(command):
+        elif command.deferred is not None and (
+            command.read or command.batch is not None or command.terms.delivery == "at-least-once"
+        ):
             command.uncertain = not command.read
             self._return(command)
         else:
             self._finish(command, _outcome_unknown(command, "its link was lost"))
         if not self._in_flight:
             self._drained()
+
+    def _off_link(self, command: Command) -> None:
+        self._in_flight -= 1
+        command.sent = False
 
     def cancelled(self, command: Command) -> None:
         command.deferred = None
@@ -425,14 +394,24 @@ class PendingCommands:
             self._dropped += 1
             if self._dropped > 32 + (len(self._queued) + len(self._returned)) // 2:
                 self._compact()
+            if command.batch is not None:
+                command.batch.given_up()
             if not self._count:
                 self._drained()
 
     def _return(self, command: Command) -> None:
-        if self._refusal is None:
+        if command.deferred is None:
+            self._give_up(command, CancelledError())
+        elif self._refusal is None:
             self._returned.append(command)
         else:
-            self._finish(command, self._not_sent(command, self._refusal()))
+            self._give_up(command, self._refusal())
+
+    def _give_up(self, command: Command, error: Exception) -> None:
+        """It is on no link, and ends with `error`, if that is the whole truth."""
+        self._finish(command, self._not_sent(command, error))
+        if command.batch is not None:
+            command.batch.given_up()
 
     def _not_sent(self, command: Command, error: Exception) -> Exception:
         """What a command that is on no link fails with: `error`, if that is the whole truth."""
@@ -507,18 +486,18 @@ class PendingCommands:
 
     def not_selected(self, db: int, error: Exception) -> None:
         """The server refuses the database: nothing that was meant for it may be run elsewhere."""
-        if self._may_retry(error):
+        if self.may_retry(error):
             self._selecting = False
             if self._link is not None:
                 self.close()
-                self._turned_away(error)
+                self._tell_turned_away(error)
             return
         unsent = self._take_unsent()
         self._queued.extend(command for command in unsent if command.db != db)
         for command in unsent:
             if command.db == db and command.deferred is not None:
                 again = type(error)(*error.args)  # an exception collects its raiser's traceback
-                self._finish(command, self._not_sent(command, again))
+                self._give_up(command, again)
         if not self._in_flight:
             self._drained()
         self.selected()
@@ -545,10 +524,11 @@ class PendingCommands:
         deferred = command.deferred
         assert deferred is not None
         self.cancelled(command)
+        timeout = command.terms.timeout
         if command.sent:
-            deferred.errback(_outcome_unknown(command, f"no reply within {self._timeout} s"))
+            deferred.errback(_outcome_unknown(command, f"no reply within {timeout} s"))
         else:
-            error = NoMaster(f"no master took the command within {self._timeout} s")
+            error = NoMaster(f"no master took the command within {timeout} s")
             deferred.errback(self._not_sent(command, error))
 
 
@@ -558,6 +538,12 @@ def _drop_done(commands: deque[Command]) -> None:
     commands.extend(kept)
 
 
+def _name(command: Command) -> str:
+    return str(command.args[0]) if command.args else "?"
+
+
 def _outcome_unknown(command: Command, why: str) -> OutcomeUnknown:
-    name = str(command.args[0]) if command.args else "?"
-    return OutcomeUnknown(f"{name} was sent and {why}: it may have been executed", command.args)
+    text = f"{_name(command)} was sent and {why}: it may have been executed"
+    if command.terms.delivery == "exactly-once" and command.batch is None and not command.read:
+        text += " (it cannot go through the journal, so its delivery is at-most-once)"
+    return OutcomeUnknown(text, command.args)

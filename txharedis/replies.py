@@ -6,7 +6,15 @@ import re
 import string
 from collections.abc import Callable
 
-__all__ = ["converter", "missing_right", "not_executed", "redacted"]
+__all__ = [
+    "converter",
+    "is_demotion",
+    "journal_denied",
+    "missing_right",
+    "not_executed",
+    "of_script_only",
+    "redacted",
+]
 
 # Errors with which a server refuses a command for its own sake: it was not executed, and it can be
 # sent again, to this node later or to another master. The code may stand inside a script's error
@@ -37,6 +45,37 @@ _RIGHTS = re.compile(
 def missing_right(text: str) -> bool:
     """Whether a handshake failed for want of a right or a database: waiting will not help."""
     return _RIGHTS.match(text) is not None
+
+
+# What a server says of a command that only a script is refused; outside it has another answer.
+_OF_SCRIPT = re.compile(
+    r"(?:ERR|NOPERM)\b.*(?:from script|in script|executing the script|inside a script)"
+)
+
+
+def of_script_only(error: Exception) -> bool:
+    """Whether a command was refused because a script ran it: it was not executed."""
+    return _OF_SCRIPT.search(str(error)) is not None
+
+
+_NO_JOURNAL = re.compile(
+    r"NOPERM\b|.*unknown command|.*(?:can't|cannot) run this command|.*ACL failure"
+    r"|.*unknown subcommand|.*Unknown (?:Redis )?command called|.*is out of range"
+    r"|.*wrong number of arguments",
+    re.IGNORECASE,
+)
+
+
+def journal_denied(error: Exception) -> bool:
+    """Whether a server will not have our journal: a right, a command or a database is missing."""
+    return _NO_JOURNAL.match(str(error)) is not None
+
+
+def is_demotion(reply: object) -> bool:
+    """Whether WAIT was refused because its server is no master any more."""
+    return isinstance(reply, Exception) and (
+        str(reply).startswith("UNBLOCKED") or "replica instances" in str(reply)
+    )
 
 
 _ARGUMENTS = re.compile(r",? with args beginning with.*", re.DOTALL)

@@ -6,15 +6,16 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from txharedis.dedicated.links import DedicatedLinks
+from txharedis.delivery import Delivery
 from txharedis.errors import HARedisError, ServiceStopped
 from txharedis.group import Memory, NodeGroup
-from txharedis.interfaces import Args, Clock, Timer
+from txharedis.interfaces import Args, Clock, Timer, pack
 from txharedis.options import Options
-from txharedis.pending import PendingCommands, PlainDelivery
+from txharedis.pending import PendingCommands
 from txharedis.replies import converter, not_executed
 from txharedis.topology import OPCOUNTER_KEY, Address, NodeView, Status
 
@@ -30,7 +31,12 @@ class Traffic:
     """
 
     def __init__(
-        self, clock: Clock, group: NodeGroup, options: Options, news: Callable[[], None]
+        self,
+        clock: Clock,
+        group: NodeGroup,
+        options: Options,
+        news: Callable[[], None],
+        journal_denied: Callable[[Exception], None],
     ) -> None:
         self._clock = clock
         self._group = group
@@ -39,12 +45,19 @@ class Traffic:
         self._single = len(group) == 1
         self.counter = counter = None if self._single else (OPCOUNTER_KEY, options.haredis_db_num)
         self.links = DedicatedLinks(clock, options)
+        self.delivery = Delivery(
+            clock,
+            own_db=options.haredis_db_num,
+            counter=None if counter is None else OPCOUNTER_KEY,
+            ack_timeout=options.ack_timeout,
+            denied=journal_denied,
+        )
         self.pending = PendingCommands(
             clock,
-            PlainDelivery(writes_again=options.delivery == "at-least-once", counter=counter),
+            self.delivery,
             max_pending=options.max_pending,
             max_pending_bytes=options.max_pending_bytes,
-            timeout=options.command_timeout,
+            terms=options.terms,
             convert=converter(options.charset, options.convert_numbers),
             may_retry=self.may_retry,
             turned_away=self.turned_away,
@@ -140,6 +153,18 @@ class Traffic:
             return failure
 
         return self.pending.add(args, packed, True).addCallbacks(selected, refused)
+
+    def end_session(self) -> Deferred[None]:
+        """Take the journal away, if there is one and a master; it expires by itself otherwise."""
+        journal = self.delivery.journal
+        if not journal.used or self.pending.held:
+            return succeed(None)
+        args = ("DEL", journal.key)
+        terms = replace(self._options.terms, delivery="at-most-once", acks=0, timeout=1.0)
+        removed = self.pending.add(
+            args, pack(args), True, self._options.haredis_db_num, terms=terms
+        )
+        return removed.addBoth(lambda _: None)
 
     def _may_flow(self, master: NodeView) -> bool:
         node = self._group[master.address]

@@ -89,7 +89,9 @@ class FakeQueue:
         self.deferreds: list[Deferred[Any]] = []
         self.refuse: Callable[[], Exception] | None = None
 
-    def add(self, args: Args, packed: bytes, read: bool, db: int | None = None) -> Deferred[Any]:
+    def add(
+        self, args: Args, packed: bytes, read: bool, db: int | None = None, *, fit: int = 0
+    ) -> Deferred[Any]:
         deferred: Deferred[Any] = Deferred()
         self.commands.append(tuple(args))
         self.dbs.append(db)

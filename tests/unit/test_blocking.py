@@ -14,6 +14,7 @@ from txharedis.dedicated.blocking import FIRST_TRY, STOP_TIME, Blocking
 from txharedis.errors import (
     AccessDenied,
     NoMaster,
+    NotReplicated,
     OutcomeUnknown,
     QueueFull,
     ResponseError,
@@ -54,7 +55,7 @@ class Played(FakeMasters):
         self.log = FakeLog()
         queue: Any = self.queue
         log: Any = self.log
-        self.blocking = Blocking(self.reactor, self.links, queue, log, self.terms)
+        self.blocking = Blocking(self.reactor, self.links, queue, log, self.terms, 1.0)
         self.lead_to(1)
         self.control = FakeControl()
         node: Any = self.nodes[1]
@@ -494,3 +495,44 @@ def test_wait_says_nothing_while_what_was_sent_before_is_not_answered() -> None:
     played.reactor.advance(2.1)
     assert got == [0]
     assert played.reactor.dials == []
+
+
+def acknowledged(acks: int = 1) -> tuple[list[object], Dial]:
+    played = Played()
+    got = outcome(
+        played.blocking.submit("BLPOP", pack(("BLPOP", "q", 0)), 0, read=False, acks=acks)
+    )
+    dial = played.accept()
+    assert [command[0] for command in dial.commands()] == [b"BLPOP", b"WAIT"]
+    return got, dial
+
+
+def test_with_acks_the_reply_waits_for_the_replicas() -> None:
+    got, dial = acknowledged()
+    dial.answer([b"q", b"x"])
+    assert not got
+    dial.answer(1)
+    assert got == [["q", "x"]]
+
+
+def test_what_too_few_replicas_confirmed_is_not_hidden() -> None:
+    got, dial = acknowledged(2)
+    dial.answer([b"q", b"x"], 1)
+    [error] = got
+    assert isinstance(error, NotReplicated)
+    assert (error.executed, error.reply, error.replicas) == (True, [b"q", b"x"], 1)
+
+
+def test_what_was_popped_is_told_when_the_link_dies_before_the_confirmation() -> None:
+    got, dial = acknowledged()
+    dial.answer([b"q", b"x"])
+    dial.lose()
+    [error] = got
+    assert isinstance(error, NotReplicated)
+    assert (error.reply, error.replicas) == ([b"q", b"x"], 0)
+
+
+def test_a_timeout_needs_no_confirmation() -> None:
+    got, dial = acknowledged()
+    dial.answer(None, 0)
+    assert got == [None]

@@ -20,11 +20,11 @@ def test_each_expires_in_its_time_unless_it_is_over() -> None:
     clock = Clock()
     expired: list[tuple[float, Item]] = []
     deadlines: Deadlines[Item] = Deadlines(
-        clock, 1.0, lambda item: expired.append((clock.seconds(), item))
+        clock, lambda item: expired.append((clock.seconds(), item))
     )
     items = [Item() for _ in range(3)]
     for item in items:
-        deadlines.add(item)
+        deadlines.add(item, 1.0)
         clock.advance(0.25)
     assert len(clock.getDelayedCalls()) == 1
     items[1].deferred = None
@@ -35,16 +35,16 @@ def test_each_expires_in_its_time_unless_it_is_over() -> None:
 
 def test_those_that_are_over_are_not_kept() -> None:
     clock = Clock()
-    deadlines: Deadlines[Item] = Deadlines(clock, 1.0, lambda item: None)
+    deadlines: Deadlines[Item] = Deadlines(clock, lambda item: None)
     living = [Item() for _ in range(20)]
     for item in living:
-        deadlines.add(item)
+        deadlines.add(item, 1.0)
     for _ in range(1000):
         item = Item()
-        deadlines.add(item)
+        deadlines.add(item, 1.0)
         item.deferred = None
     assert len(deadlines._items) < 200
-    assert [item for item in deadlines._items if item.deferred] == living
+    assert [item for _, _, item in deadlines._items if item.deferred] == living
     deadlines.stop()
     assert not clock.getDelayedCalls()
 
@@ -56,18 +56,23 @@ def test_stopping_in_the_middle() -> None:
     def expire(item: Item) -> None:
         expired.append(item)
         deadlines.stop()
-        deadlines.add(Item())
+        deadlines.add(Item(), 1.0)
 
-    deadlines: Deadlines[Item] = Deadlines(clock, 1.0, expire)
-    deadlines.add(Item())
-    deadlines.add(Item())
+    deadlines: Deadlines[Item] = Deadlines(clock, expire)
+    deadlines.add(Item(), 1.0)
+    deadlines.add(Item(), 1.0)
     clock.advance(2.0)
     assert len(expired) == 1
     assert not clock.getDelayedCalls()
 
 
-def test_without_a_timeout_nothing_expires() -> None:
+def test_each_has_its_own_time() -> None:
     clock = Clock()
-    deadlines: Deadlines[Item] = Deadlines(clock, None, lambda item: None)
-    deadlines.add(Item())
+    expired: list[float] = []
+    deadlines: Deadlines[Item] = Deadlines(clock, lambda item: expired.append(clock.seconds()))
+    for timeout in (3.0, 1.0, 2.0, 1.5):
+        deadlines.add(Item(), timeout)
+        assert len(clock.getDelayedCalls()) == 1
+    clock.pump([0.25] * 16)
+    assert expired == [1.0, 1.5, 2.0, 3.0]
     assert not clock.getDelayedCalls()

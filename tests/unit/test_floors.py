@@ -19,12 +19,12 @@ FLOORS = [
     floor.split()
     for floor in (
         "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
-        "election commands _command_table replies rights scripts deadlines "
+        "election commands _command_table replies rights scripts deadlines counter journal "
         "reads.choice dedicated.waits pubsub.resyncs",
         "protocol factory pending methods pipeline alarm "
         "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",
-        "node lock gossip client pubsub.subscriber pubsub.continuity",
+        "node lock gossip client delivery pubsub.subscriber pubsub.continuity",
         "group dedicated.links reads.replicas reads.read pubsub.seat pubsub.handover",
         "campaign traffic reads.reading pubsub.seating pubsub.subscriptions "
         "dedicated.blocking dedicated.transaction dedicated.transactions dedicated.monitoring",

@@ -15,6 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from txharedis.counter import COUNT_SCRIPT, COUNT_SHA1
+from txharedis.delivery import Delivery
 from txharedis.errors import (
     HARedisError,
     NoMaster,
@@ -25,7 +27,8 @@ from txharedis.errors import (
     WouldDiscardData,
 )
 from txharedis.interfaces import Waiter
-from txharedis.pending import COUNT_SCRIPT, COUNT_SHA1, PendingCommands, PlainDelivery
+from txharedis.options import Terms
+from txharedis.pending import PendingCommands
 from txharedis.replies import not_executed
 
 READONLY = ResponseError("READONLY You can't write against a read only replica.")
@@ -68,23 +71,30 @@ class FakeLink:
             waiter.lost()
 
 
+def plain_delivery(clock: Clock, counter: str | None = None) -> Delivery:
+    return Delivery(clock, own_db=15, counter=counter, ack_timeout=1.0, denied=lambda _: None)
+
+
 class Queue:
     """A queue with what its owner keeps beside it."""
 
-    def __init__(self, *, writes_again: bool = False, **options: Any) -> None:
+    def __init__(
+        self, *, writes_again: bool = False, timeout: float | None = None, **options: Any
+    ) -> None:
         self.clock = Clock()
         self.turned_away: list[Exception] = []
         arguments: dict[str, Any] = {
             "max_pending": 1000,
             "max_pending_bytes": 1_000_000,
-            "timeout": None,
             "convert": None,
             "may_retry": not_executed,
             "turned_away": self.turned_away.append,
             **options,
         }
-        delivery = PlainDelivery(writes_again=writes_again, counter=None)
-        self.pending = PendingCommands(self.clock, delivery, **arguments)
+        terms = Terms(delivery="at-least-once" if writes_again else "at-most-once", timeout=timeout)
+        self.pending = PendingCommands(
+            self.clock, plain_delivery(self.clock), terms=terms, **arguments
+        )
         self.added = 0
 
     def add(self, name: str = "", *, read: bool = False) -> Caller:
@@ -344,10 +354,10 @@ def counted() -> tuple[PendingCommands, FakeLink]:
     clock = Clock()
     pending = PendingCommands(
         clock,
-        PlainDelivery(writes_again=False, counter=("counter", 15)),
+        plain_delivery(clock, "counter"),
         max_pending=9,
         max_pending_bytes=99,
-        timeout=None,
+        terms=Terms(),
         convert=None,
         may_retry=not_executed,
         turned_away=lambda _: None,
@@ -388,7 +398,7 @@ def test_a_count_that_is_denied_is_not_asked_for_each_time() -> None:
         pending.add(("SET",), b"w", False)
         pending.open(link)
         link.answer(b"OK")
-    counts = [batch for batch in link.batches if b"EVALSHA" in batch[0]]
+    counts = [batch for batch in link.batches if b"EVALSHA" in batch[-1]]
     assert len(counts) == 1
     assert link.batches[-1] == counts[0]
 

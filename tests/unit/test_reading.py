@@ -15,11 +15,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from txharedis.commands import describe
+from txharedis.delivery import Delivery
 from txharedis.errors import NoMaster, OutcomeUnknown, QueueFull, ResponseError, ServiceStopped
 from txharedis.interfaces import Waiter, pack
 from txharedis.log import ClientLog
 from txharedis.options import Options, Terms
-from txharedis.pending import PendingCommands, PlainDelivery
+from txharedis.pending import PendingCommands
 from txharedis.reads.lag import OwnWrites, Replication
 from txharedis.reads.reading import ReplicaReads
 from txharedis.replies import not_executed
@@ -102,10 +103,10 @@ class Reads:
         self.turned_away: list[Exception] = []
         self.pending = PendingCommands(
             self.clock,
-            PlainDelivery(writes_again=False, counter=None),
+            Delivery(self.clock, own_db=15, counter=None, ack_timeout=1.0, denied=lambda _: None),
             max_pending=self.options.max_pending,
             max_pending_bytes=self.options.max_pending_bytes,
-            timeout=self.options.command_timeout,
+            terms=self.options.terms,
             convert=None,
             may_retry=not_executed,
             turned_away=self.turned_away.append,

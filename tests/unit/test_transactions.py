@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,14 @@ from txharedis.dedicated.transactions import Transactions
 from txharedis.errors import (
     NoMaster,
     NotInTransaction,
+    NotReplicated,
     ResponseError,
     ServiceStopped,
     TransactionLost,
     UnsupportedCommand,
 )
 from txharedis.interfaces import pack
+from txharedis.options import Terms
 from txharedis.reads.lag import OwnWrites
 from txharedis.scripts import ScriptCache
 
@@ -36,10 +39,13 @@ class Played(FakeMasters):
         )
         self.lead_to(1)
 
+    def _terms(self, own_writes: OwnWrites | None = None) -> Terms:
+        return replace(self.options.terms, own_writes=own_writes)
+
     def begin(
         self, keys: Any = None, own_writes: OwnWrites | None = None, *, multi: bool = True
     ) -> Deferred[Any]:
-        begun = self.transactions.begin(keys, 0, own_writes, multi=multi)
+        begun = self.transactions.begin(keys, 0, self._terms(own_writes), multi=multi)
         return Deferred.fromCoroutine(begun)
 
     def begun(
@@ -55,7 +61,7 @@ class Played(FakeMasters):
         return transaction, dial
 
     def run(self, function: Any, *keys: Any, attempts: int = 3) -> list[Any]:
-        run = self.transactions.run(function, keys, 0, None, attempts)
+        run = self.transactions.run(function, keys, 0, self._terms(), attempts)
         return outcome(Deferred.fromCoroutine(run))
 
 
@@ -552,3 +558,56 @@ def test_a_stop_ends_the_waiting_for_the_next_attempt() -> None:
     played.links.close()
     played.reactor.advance(0)
     assert played.reactor.getDelayedCalls() == []
+
+
+class Confirmed(Played):
+    """Transactions of a view with acks=1."""
+
+    def _terms(self, own_writes: OwnWrites | None = None) -> Terms:
+        return replace(super()._terms(own_writes), acks=1)
+
+
+def test_with_acks_exec_waits_for_the_replicas() -> None:
+    played = Confirmed()
+    tx, dial = played.begun()
+    tx.incr("n")
+    got = outcome(tx.commit())
+    assert [command[0] for command in dial.commands()][-2:] == [b"EVAL", b"WAIT"]
+    dial.answer("QUEUED", [1], 1)
+    assert not got
+    dial.answer(1)
+    assert got == [[1]]
+
+
+def test_too_few_replicas_for_a_transaction() -> None:
+    played = Confirmed()
+    tx, dial = played.begun()
+    tx.incr("n")
+    got = outcome(tx.commit())
+    dial.answer("QUEUED", [1], 1, 0)
+    [error] = got
+    assert isinstance(error, NotReplicated)
+    assert (error.executed, error.reply, error.replicas) == (True, [1], 0)
+    assert "EXEC was executed" in str(error)
+
+
+def test_a_link_that_dies_between_exec_and_its_confirmation() -> None:
+    played = Confirmed()
+    tx, dial = played.begun()
+    tx.incr("n")
+    got = outcome(tx.commit())
+    dial.answer("QUEUED", [1], 1)
+    dial.lose()
+    [error] = got
+    assert isinstance(error, NotReplicated)
+    assert error.executed is True
+
+
+def test_a_transaction_of_reads_needs_no_confirmation() -> None:
+    played = Confirmed()
+    tx, dial = played.begun()
+    tx.get("n")
+    got = outcome(tx.commit())
+    assert [command[0] for command in dial.commands()] == [b"GET", b"EXEC"]
+    dial.answer("QUEUED", [b"1"])
+    assert got == [[1]]

@@ -13,19 +13,22 @@ import hiredis
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 
 from txharedis.alarm import Alarm
+from txharedis.commands import JOURNALLED
+from txharedis.counter import count_command
 from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTerms
 from txharedis.dedicated.waits import at_timeout, new_entries, timeout_of, undo
 from txharedis.errors import (
     HARedisError,
     LinkLost,
     NoMaster,
+    NotReplicated,
     OutcomeUnknown,
     ResponseError,
     ServiceStopped,
 )
-from txharedis.interfaces import Args, Clock, pack
+from txharedis.interfaces import Args, Clock, pack, wait_command
 from txharedis.log import ClientLog
-from txharedis.pending import PendingCommands, count_command
+from txharedis.pending import PendingCommands
 
 __all__ = ["Blocking"]
 
@@ -47,8 +50,10 @@ class Blocking:
         pending: PendingCommands,
         log: ClientLog,
         terms: DedicatedTerms,
+        ack_timeout: float,
     ) -> None:
         self.clock = clock
+        self.ack_timeout = ack_timeout
         self.links = links
         self.pending = pending
         self.log = log
@@ -61,16 +66,18 @@ class Blocking:
         """How many are waiting, those that are being taken back among them."""
         return len(self._commands)
 
-    def submit(self, name: str, packed: bytes, db: int, *, read: bool) -> Deferred[Any]:
+    def submit(
+        self, name: str, packed: bytes, db: int, *, read: bool, acks: int = 0
+    ) -> Deferred[Any]:
         """Run a blocking command; `name` is its name in capitals.
 
         The Deferred fires with the converted reply, or fails with what DedicatedLinks.take and the
-        server say. Cancelling it makes the server give up the waiting; what it had taken already is
-        put back.
+        server say, or with NotReplicated when fewer than `acks` replicas have confirmed. Cancelling
+        it makes the server give up the waiting; what it had taken already is put back.
         """
         if self.stopped:
             return fail(ServiceStopped("the service was stopped"))
-        command = _Blocked(self, name, _words(packed), db, read)
+        command = _Blocked(self, name, _words(packed), db, read, acks)
         self._commands[command] = None
         Deferred.fromCoroutine(command.run()).addBoth(lambda _: self._over(command))
         return command.deferred
@@ -111,13 +118,16 @@ class _Blocked:
     done so too.
     """
 
-    def __init__(self, owner: Blocking, name: str, words: list[bytes], db: int, read: bool) -> None:
+    def __init__(
+        self, owner: Blocking, name: str, words: list[bytes], db: int, read: bool, acks: int
+    ) -> None:
         self.deferred: Deferred[object] = Deferred(lambda _: self._give_up())
         self._owner = owner
         self._name = name
         self._words = words
         self._db = db
         self._read = read
+        self._acks = acks
         self._abandoned = False
         self._timeout = timeout_of(name, words)
         self._started = owner.clock.seconds()
@@ -235,7 +245,7 @@ class _Blocked:
         try:
             await self._fix_new_entries(link)
             if not self._abandoned:
-                replies = await link.exchange(*before, self._with_time_left())
+                replies = await self._ask(link, before)
         finally:
             self._link = None
             self._answered.wake()
@@ -243,13 +253,31 @@ class _Blocked:
         for refusal in refusals:
             if isinstance(refusal, Exception):
                 reply = refusal
-        executed = reply is not None and not isinstance(reply, Exception)
+        took = reply.reply if isinstance(reply, NotReplicated) else reply
+        executed = took is not None and not isinstance(took, Exception)
         if executed and not self._read and not before and self._owner.terms.counter is not None:
             link.exchange(count_command(self._owner.terms.counter, 1)).addErrback(lambda _: None)
         if executed and self._abandoned:
-            await self._put_back(link, reply)
+            await self._put_back(link, took)
         await self._settled(link)
         return reply
+
+    async def _ask(self, link: DedicatedLink, before: Sequence[Args]) -> list[object]:
+        """Write it, and what stands before it; with acks, a WAIT behind it."""
+        if not self._acks:
+            return await link.exchange(*before, self._with_time_left())
+        wait = wait_command(self._acks, self._owner.ack_timeout)
+        waited: object
+        try:
+            *replies, waited = await link.exchange(*before, self._with_time_left(), wait)
+        except LinkLost as error:
+            replies, waited = list(error.replies), error
+            if len(replies) <= len(before):
+                raise
+        reply = replies[-1]
+        if reply is not None and not isinstance(reply, Exception):
+            replies[-1] = NotReplicated.of(self._words, reply, self._acks, waited) or reply
+        return replies
 
     async def _settled(self, link: DedicatedLink) -> None:
         """Give the link back, when nothing can reach it that was meant for this command."""
@@ -321,7 +349,8 @@ class _Blocked:
             return
         try:
             try:
-                await self._owner.pending.add(command, pack(tuple(command)), False, self._db)
+                packed = pack(tuple(command))
+                await self._owner.pending.add(command, packed, False, self._db, fit=JOURNALLED)
             except HARedisError as error:
                 if error.executed is not False:
                     raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -11,20 +11,21 @@ from twisted.internet.defer import Deferred, fail
 from txredisapi import BaseRedisProtocol, HiredisProtocol, RedisError, WatchError
 
 from txharedis.commands import describe, refusal
+from txharedis.counter import count_command
 from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTerms
 from txharedis.dedicated.recording import Recorded, Step, recording
 from txharedis.errors import (
+    LinkLost,
     NotInTransaction,
+    NotReplicated,
     ResponseError,
     ServiceStopped,
     TransactionLost,
     UnsupportedCommand,
 )
-from txharedis.interfaces import Clock, Timer, pack
+from txharedis.interfaces import Clock, Timer, pack, wait_command
 from txharedis.methods import CommandMethods
-from txharedis.options import Options
-from txharedis.pending import count_command
-from txharedis.reads.lag import OwnWrites
+from txharedis.options import Options, Terms
 from txharedis.scripts import ScriptCache
 
 __all__ = ["Owner", "Transaction"]
@@ -64,14 +65,12 @@ class Transaction(CommandMethods):
     not ended, and how many commands are queued.
     """
 
-    def __init__(
-        self, owner: Owner, link: DedicatedLink, own_writes: OwnWrites | None = None
-    ) -> None:
+    def __init__(self, owner: Owner, link: DedicatedLink, terms: Terms) -> None:
         super().__init__(owner.options)
         self.pendingTransaction = True
         self._owner = owner
         self._link: DedicatedLink | None = link
-        self._own_writes = own_writes  # of the view in which it was begun
+        self._terms = terms  # of the view in which it was begun
         self._writes = 0
         self._steps: list[list[Step]] = []  # what makes the replies in EXEC's list
         self._replies: list[Deferred[Any]] = []
@@ -251,19 +250,22 @@ class Transaction(CommandMethods):
         if self._why_over is not None:
             return fail(self._why_over())
         assert self._link is not None
-        asked = _Asked(self, done, self._own_writes if writes else None)
+        asked = _Asked(self, done, args, self._terms, writes=writes)
         self._replies.append(asked.deferred)
         waiters: list[Any] = [asked]
         if writes and self._owner.terms.counter is not None:
             packed.append(pack(tuple(count_command(self._owner.terms.counter, writes))))
             waiters.append(_NOBODY)
+        if asked.acks:
+            packed.append(pack(wait_command(asked.acks, self._owner.options.ack_timeout)))
+            waiters.append(asked)
         self._owner.asked()
         if not self._link.send(packed, waiters):
             asked.lost()
             return asked.deferred
         self._exec_sent = self._exec_sent or exec_sent
-        if self._owner.options.command_timeout is not None:
-            asked.expire_after(self._owner.options.command_timeout)
+        if self._terms.timeout is not None:
+            asked.expire_after(self._terms.timeout)
         return asked.deferred
 
     def _with_script(self, args: tuple[Any, ...]) -> bytes:
@@ -347,19 +349,29 @@ def _over() -> RedisError:
 _ENDINGS = {"MULTI": "multi", "WATCH": "watch", "EXEC": "commit", "DISCARD": "discard"}
 
 
+_NO_REPLY = object()
+
+
 class _Asked:
-    """One command of a transaction, on its link."""
+    """One command of a transaction, on its link; with `acks`, WAIT's reply comes after its own."""
 
     def __init__(
         self,
         transaction: Transaction,
         done: Callable[[object], Any],
-        own_writes: OwnWrites | None,  # of which it is one
+        args: Sequence[Any],
+        terms: Terms,
+        *,
+        writes: int,
     ) -> None:
         self.deferred: Deferred[Any] = Deferred(lambda _: None)
-        self._own_writes = own_writes
-        if own_writes is not None:
-            own_writes.begin()
+        self.acks = terms.acks if writes else 0
+        self._args = args
+        self._reply: object = _NO_REPLY
+        self._is_over = False
+        self._own_writes = terms.own_writes if writes else None
+        if self._own_writes is not None:
+            self._own_writes.begin()
         self._transaction = transaction
         self._done = done
         self._timer: Timer | None = None
@@ -373,6 +385,14 @@ class _Asked:
         self._fire(error)
 
     def settle(self, reply: object) -> None:
+        if self.acks and self._reply is _NO_REPLY:
+            self._reply = reply
+        elif self.acks:
+            self._answered(self._reply, waited=reply)
+        else:
+            self._answered(reply)
+
+    def _answered(self, reply: object, waited: object = 0) -> None:
         transaction = self._transaction
         self._over()
         outcome: Any
@@ -385,15 +405,24 @@ class _Asked:
         else:
             try:
                 outcome = self._done(reply)
+                short = NotReplicated.of(self._args, reply, self.acks, waited)
+                outcome = outcome if short is None else short
             except Exception as error:
                 outcome = error
         self._fire(outcome)
 
     def lost(self) -> None:
+        if self._is_over:
+            return
+        if self._reply is not _NO_REPLY:
+            self._answered(self._reply, waited=LinkLost("its link was lost"))
+            self._transaction.link_lost()
+            return
         self._over()
         self._fire(self._transaction.link_lost())
 
     def _over(self) -> None:
+        self._is_over = True
         self._transaction.answered()
         if self._own_writes is not None:
             self._own_writes.end(None)

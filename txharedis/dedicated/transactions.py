@@ -15,8 +15,7 @@ from txharedis.dedicated.links import DedicatedLink, DedicatedLinks, DedicatedTe
 from txharedis.dedicated.transaction import Transaction
 from txharedis.errors import NoMaster, TransactionLost
 from txharedis.interfaces import Clock
-from txharedis.options import Options
-from txharedis.reads.lag import OwnWrites
+from txharedis.options import Options, Terms
 from txharedis.scripts import ScriptCache
 
 __all__ = ["Transactions"]
@@ -75,9 +74,7 @@ class Transactions:
             for deferred in idle:
                 deferred.callback(None)
 
-    async def begin(
-        self, keys: Keys | None, db: int, own_writes: OwnWrites | None = None, *, multi: bool
-    ) -> Transaction:
+    async def begin(self, keys: Keys | None, db: int, terms: Terms, *, multi: bool) -> Transaction:
         """A transaction that watches these keys, and has begun when `multi`.
 
         Waits for a master, and after a failover for the next one: nothing is lost yet. Fails with
@@ -86,7 +83,7 @@ class Transactions:
         if keys is not None and not isinstance(keys, (str, bytes)):
             keys = tuple(keys)  # they may have to be watched more than once
         while True:
-            transaction = Transaction(self, await self._link(db), own_writes)
+            transaction = Transaction(self, await self._link(db, terms.timeout), terms)
             try:
                 if keys is not None:
                     await transaction.watch(keys)
@@ -99,9 +96,8 @@ class Transactions:
                 transaction.abandon()
                 raise
 
-    async def _link(self, db: int) -> DedicatedLink:
+    async def _link(self, db: int, seconds: float | None) -> DedicatedLink:
         taken = self.links.take(db)
-        seconds = self.options.command_timeout
         if seconds is not None:
             taken.addTimeout(seconds, cast(Any, self.clock))
         try:
@@ -114,7 +110,7 @@ class Transactions:
         function: Callable[[Transaction], Any],
         keys: Sequence[Any],
         db: int,
-        own_writes: OwnWrites | None,
+        terms: Terms,
         attempts: int,
     ) -> list[Any]:
         """HAClient.transaction, which see."""
@@ -122,7 +118,7 @@ class Transactions:
             raise ValueError(f"attempts={attempts!r} is not 1 or more")
         self.asked()
         try:
-            return await self._run(function, keys, db, own_writes, attempts)
+            return await self._run(function, keys, db, terms, attempts)
         finally:
             self.answered()
 
@@ -131,13 +127,13 @@ class Transactions:
         function: Callable[[Transaction], Any],
         keys: Sequence[Any],
         db: int,
-        own_writes: OwnWrites | None,
+        terms: Terms,
         attempts: int,
     ) -> list[Any]:
         attempt = 0
         while True:
             attempt += 1
-            transaction = await self.begin(keys or None, db, own_writes, multi=False)
+            transaction = await self.begin(keys or None, db, terms, multi=False)
             try:
                 try:
                     await _result(function(transaction))

@@ -71,7 +71,7 @@ class ReplicaReads:
         self._outgoing: dict[Node, list[Read]] = {}
         self._waiting: deque[Read] = deque()
         self._at_master: dict[Read, None] = {}  # those that a replica may answer just as well
-        self._deadlines = Deadlines(clock, options.command_timeout, self._expire)
+        self._deadlines = Deadlines(clock, self._expire)
         self._stopped: Callable[[bool | None], HARedisError] | None = None
 
     @property
@@ -97,7 +97,8 @@ class ReplicaReads:
         if error is not None:
             return fail(error)
         read = Read(self, args, packed, info, terms)
-        self._deadlines.add(read)
+        if terms.timeout is not None:
+            self._deadlines.add(read, terms.timeout)
         deferred = read.deferred
         assert deferred is not None
         self._put(read, self._choose(terms, read.db))
