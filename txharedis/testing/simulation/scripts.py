@@ -6,10 +6,11 @@ A text that has no twin here is a LookupError: who changes a script has to chang
 from __future__ import annotations
 
 import hashlib
+import marshal
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from txharedis import lock, pending
+from txharedis import counter, journal, lock
 
 from .resp import NIL, bulk, error, integer, many
 
@@ -90,6 +91,113 @@ def _count(run: Run, keys: list[bytes], args: list[bytes]) -> bytes:
     return run.call(b"incrby", keys[0], args[1])
 
 
+# The journal. Replies are kept as they are encoded; a read, and what was given up, is kept as None.
+
+_GONE, _SETTLED, _NOT_YET = (many([integer(0)]), many([integer(-1)]), many([integer(-2)]))
+_MOST = 2**53
+_DENIED = b"-READONLY"
+
+
+def _journal(run: Run, keys: list[bytes], args: list[bytes]) -> bytes:
+    name = keys[0]
+    number, settled, after = int(args[0]), int(args[1]), int(args[2])
+    life, own = args[4], args[6]
+    run.call(b"select", own)
+    if run.server.keys.find(run.db, name).__class__ not in (dict, type(None)):
+        run.call(b"hmget", name, b"floor")  # which is an error
+    found = run.hget(name, b"floor")
+    stored = run.hget(name, args[0])
+    kept: list[Any] | None = None
+    if found is None:
+        if args[3] == b"1":
+            return _GONE
+        if after > 0:
+            return _NOT_YET
+        run.call(b"hset", name, b"floor", b"0", b"last", b"0")
+        floor, life = 0, b"%d" % (journal.JOURNAL_LIFE * 1000)
+    else:
+        floor, last = int(found), int(run.hget(name, b"last") or 0)
+        if number <= floor:
+            return _SETTLED
+        if stored is not None:
+            kept = marshal.loads(stored)
+        elif number <= last:
+            return _GONE
+        elif last < after:
+            return _NOT_YET
+    run.call(b"select", args[5])
+    replies: list[bytes] = []
+    keep: list[Any] = []
+    odd: list[bytes] = []
+    writes = 0
+    at = 7
+    while at < len(args):
+        words = int(args[at])
+        command = args[at + 1 : at + 1 + abs(words)]
+        reply, store = NIL, None
+        if words > 0 and kept is not None:
+            store = kept[len(replies)]
+            if store.__class__ is tuple:
+                odd += [integer(len(replies) + 1), bulk(store[0])]
+                reply = integer(0)
+            else:
+                reply = store
+        elif words > 0:
+            reply = store = run.attempt(*command)
+            writes += 1
+            if reply.startswith(_DENIED):
+                return reply
+            if reply[0] == 58 and abs(int(reply[1:-2])) >= _MOST:  # ":"
+                exact = _read_again(run, command)
+                odd += [integer(len(replies) + 1), bulk(exact)]
+                reply, store = integer(0), (exact,)
+        elif words < 0:
+            reply = run.attempt(*command)
+        replies.append(reply)
+        keep.append(store)
+        at += 1 + abs(words)
+    if kept is None:
+        run.call(b"select", own)
+        _keep(run, name, number, keep, floor, settled)
+        if life != b"0":
+            run.attempt(b"pexpire", name, life)
+        if len(keys) > 1 and writes:
+            run.attempt(b"incrby", keys[1], b"%d" % writes)
+    ran = integer(1 if kept is None else 2)
+    return many([many([ran, *odd]) if odd else ran, *replies])
+
+
+def _read_again(run: Run, command: list[bytes]) -> bytes:
+    """The exact integer that a command has written, or that nobody knows it."""
+    verb = command[0].lower()
+    exact: bytes | None = None
+    if verb == b"hincrby":
+        exact = run.hget(command[1], command[2])
+    elif verb.startswith((b"incr", b"decr")):
+        exact = run.get(command[1])
+    return journal.INEXACT if exact is None else exact
+
+
+def _keep(run: Run, name: bytes, number: int, keep: list[Any], floor: int, settled: int) -> None:
+    """Keep the replies of a batch, and forget those up to which all is settled."""
+    data = marshal.dumps(keep)
+    if len(data) > journal.KEPT_BYTES:
+        left = journal.KEPT_BYTES
+        for place, reply in enumerate(keep):
+            size = len(marshal.dumps(reply))
+            if size > left:
+                keep[place] = (journal.TOO_LARGE,)
+            else:
+                left -= size
+        data = marshal.dumps(keep)
+    upto = min(settled, floor + 1000)
+    new = max(floor, upto)
+    word = b"%d" % number
+    run.attempt(b"hset", name, word, data, b"floor", b"%d" % new, b"last", word)
+    if upto > floor:
+        run.attempt(b"hdel", name, *[b"%d" % old for old in range(floor + 1, upto + 1)])
+
+
 def sha1_of(text: bytes) -> str:
     return hashlib.sha1(text, usedforsecurity=False).hexdigest()
 
@@ -98,7 +206,8 @@ def sha1_of(text: bytes) -> str:
 TWINS: dict[bytes, Twin] = {
     lock._ACQUIRE: _acquire,
     lock._RELEASE: _release,
-    pending.COUNT_SCRIPT: _count,
+    counter.COUNT_SCRIPT: _count,
+    journal.JOURNAL_SCRIPT: _journal,
 }
 _SHA1S: dict[bytes, str] = {}
 
