@@ -9,6 +9,7 @@ from txharedis.lock import _ACQUIRE
 from txharedis.topology import META_KEY, failover_key
 
 from .connection import Connection
+from .keyspace import Snapshot
 from .load import Account, Operation
 from .server import Server
 
@@ -33,7 +34,8 @@ class Watch:
         self.promotions = 0
         self._now = now
         self._quorum = quorum
-        self._granted: set[tuple[str, int]] = set()
+        self._granted: set[tuple[str, int, int]] = set()
+        self._replaced: dict[Server, int] = {}  # how often the data of each were
         self._votes: dict[tuple[bytes, int], set[str]] = {}
         self._tokens: dict[Connection, bytes] = {}
         self._claims: dict[tuple[str, int], set[str]] = {}
@@ -44,7 +46,12 @@ class Watch:
 
     def watch(self, server: Server) -> None:
         """Look at what this server is asked for from here on."""
-        execute = server.execute
+        execute, load = server.execute, server.load
+        self._replaced[server] = 0
+
+        def loaded(data: Snapshot) -> None:
+            self._replaced[server] += 1
+            load(data)
 
         def watched(link: Connection, words: list[bytes]) -> bytes | None:
             if words[0] in _WATCHED:
@@ -52,6 +59,7 @@ class Watch:
             return execute(link, words)
 
         server.execute = watched  # type: ignore[method-assign]
+        server.load = loaded  # type: ignore[method-assign]
 
     def _execute(
         self,
@@ -81,7 +89,8 @@ class Watch:
         return found
 
     def _voted(self, server: Server, link: Connection, token: bytes, epoch: int) -> None:
-        vote = (server.run_id, epoch)
+        # What a node has granted is in its data: it forgets that with a restart or a full resync.
+        vote = (server.run_id, self._replaced[server], epoch)
         if vote in self._granted:
             self.problem(f"{server.name} has granted epoch {epoch} twice")
         self._granted.add(vote)

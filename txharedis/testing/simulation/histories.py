@@ -60,6 +60,7 @@ class History:
         try:
             with self.world:
                 self._run()
+                self._bury()
         finally:
             globalLogPublisher.removeObserver(self._logged)
         return self
@@ -84,6 +85,16 @@ class History:
         self.counts["promotions"] = self.watch.promotions
         self.counts["events"] = self.world.events
         self.counts["faults"] = len(self.nemesis.done)
+
+    def _bury(self) -> None:
+        """Bring to an end what dead clients have begun, and those that are not well."""
+        problems = self.problems.copy()
+        for client in self.clients:
+            if client.process.alive:
+                client.process.kill()
+            client.service.stopService()
+            client.process.bury()
+        self.problems = problems
 
     # Who is in it.
 

@@ -25,8 +25,8 @@ _STEPS = ("lock", "look", "promote", "serve", "redirect", "gossip", "release")
 class Nemesis:
     """Chooses and does what goes wrong. All its chance is its own.
 
-    amnesia   how many servers may still lose data
-    strikes   called with each FailoverStep of a client, until one of them strikes
+    amnesia  how many servers may forget data when they restart
+    done     what it did, for people
     """
 
     def __init__(self, world: World, servers: list[Server], chance: random.Random) -> None:
@@ -122,11 +122,11 @@ class Nemesis:
         for process in self.processes:
             process.resume()
 
-    def restart(self, server: Server) -> None:
+    def restart(self, server: Server, *, whole: bool = False) -> None:
         """Start a dead server with what it had, or, when that is allowed, with less."""
         if server.alive:
             return
-        forgets = server.name in self._forgetful or len(self._forgetful) < self.amnesia
+        forgets = not whole and (server.name in self._forgetful or len(self._forgetful) < self.amnesia)
         kind = self.chance.choice(["empty", "older", "keep"]) if forgets else "keep"
         load_time = self.span((0.0, 0.0), (0.0, 0.0), (0.01, 0.5))
         if kind != "keep":
@@ -228,7 +228,8 @@ def strike_failover(nemesis: Nemesis) -> Fault:
         nemesis._strike = None
         for process in paused:
             process.resume()
-        nemesis.restart(master)
+        # Until the lock has expired, a master that forgets would take its replicas' data away.
+        nemesis.restart(master, whole=True)
 
     return nemesis.span((0.1, 0.5), (0.8, 1.5), (1.5, 4.0)), end
 

@@ -58,12 +58,12 @@ class Timer:
         if self._over is not None:
             raise self._over
         self._over = AlreadyCancelled
-        del self._process.timers[self]
+        self._process.timers.pop(self, None)
 
     def fire(self) -> None:
         """Its time has come."""
         process = self._process
-        if self._over is not None:
+        if self._over is not None or not process.alive:
             return
         if process.paused:
             process.overdue.append(self)
@@ -91,6 +91,7 @@ class Process(Endpoint):
         self.not_before = 0.0
         self.timers: dict[Timer, None] = {}
         self.overdue: list[Timer] = []
+        self._buried: list[End] = []
 
     def __repr__(self) -> str:
         return f"<Process {self.name}>"
@@ -141,11 +142,16 @@ class Process(Endpoint):
         self.paused = paused and self.alive
 
     def kill(self) -> None:
+        self._buried = list(self.ends)
         super().kill()
-        for timer in self.timers:
-            timer._over = AlreadyCancelled
         self.timers.clear()
         self.overdue.clear()
+
+    def bury(self) -> None:
+        """End what a killed one has begun, when its world is over: nothing is left suspended."""
+        for end in self._buried:
+            end.handler.ended(False)
+        self._buried = []
 
 
 class _Connector(BaseConnector):
