@@ -61,10 +61,12 @@ class Delivery:
             if isinstance(unit, _Batch):
                 self._add_batch(link, unit, packed, waiters)
                 batches.append(unit)
-            elif unit[0].kind >= 2 and not all(command.read for command in unit):
-                run = _ConfirmedRun(unit)
+                continue
+            acks = max(command.kind for command in unit) >> 1  # a read that rides has none
+            if acks > 0 and not all(command.read for command in unit):
+                run = _ConfirmedRun(unit, acks)
                 self._add_plainly(link, unit, packed, waiters, [run] * len(unit))
-                self._add_wait(unit[0].kind >> 1, run, packed, waiters)
+                self._add_wait(acks, run, packed, waiters)
             else:
                 self._add_plainly(link, unit, packed, waiters)
         sent = link.send(packed, waiters)
@@ -225,6 +227,7 @@ class _Batch:
             assert isinstance(confirmed, Exception)
             self.lost_once = True
             for command in self._in_flight():
+                command.uncertain = not command.read
                 self._queue.turned_away(command, confirmed)
             return
         self._over()
@@ -288,33 +291,37 @@ class _Batch:
 
 
 class _ConfirmedRun:
-    """Commands that went out as they are, with one WAIT behind them."""
+    """Commands that went out as they are, with one WAIT for `acks` replicas behind them."""
 
-    def __init__(self, commands: Sequence[Command]) -> None:
+    def __init__(self, commands: Sequence[Command], acks: int) -> None:
         self._commands = commands
-        self._replies: list[object] = []
+        self._acks = acks
+        self._answered = 0
+        self._unconfirmed: list[tuple[Command, object]] = []  # with their replies
 
     def settle(self, reply: object) -> None:
-        place = len(self._replies)
-        self._replies.append(reply)
-        if place < len(self._commands):
-            command = self._commands[place]
+        if self._answered < len(self._commands):
+            command = self._commands[self._answered]
+            self._answered += 1
             if command.read or isinstance(reply, Exception):
                 command.queue.settled(command, reply)
+            else:
+                self._unconfirmed.append((command, reply))
             return
-        demotion = is_demotion(reply)
-        for command, its in zip(self._commands, self._replies, strict=False):
-            if not command.sent:
-                pass  # settled before
-            elif demotion:
+        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        for command, its in unconfirmed:
+            if is_demotion(reply):
                 command.queue.failed(command, _unknown(command, f"then came {reply}"))
             else:
-                command.queue.confirmed(command, its, command.kind >> 1, reply)
+                command.queue.confirmed(command, its, self._acks, reply)
 
     def lost(self) -> None:
-        for command in self._commands:
-            if command.sent:
-                command.queue.lost(command)
+        # It waits for several replies: the first that is lost is the end of all.
+        lost = [command for command, _ in self._unconfirmed]
+        lost += self._commands[self._answered :]
+        self._unconfirmed, self._answered = [], len(self._commands)
+        for command in lost:
+            command.queue.lost(command)
 
 
 def _make_plain(command: Command) -> None:
