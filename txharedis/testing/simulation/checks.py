@@ -123,14 +123,13 @@ class Watch:
 
     def accepted(self, service: FailoverService) -> None:
         """A write was acknowledged to the caller of this client."""
-        traffic = service._traffic
-        master, memory = traffic.master, traffic.memory
+        master = service._traffic.master
         if master is None:
             self.problem(f"{service!r} has acknowledged a write without a master")
-        elif memory.epoch:
-            first = self._accepted.setdefault((memory.group, memory.epoch), master.run_id)
+        elif master.epoch:
+            first = self._accepted.setdefault((master.group, master.epoch), master.run_id)
             if first != master.run_id:
-                self.problem(f"two masters have accepted writes in epoch {memory.epoch}")
+                self.problem(f"two masters have accepted writes in epoch {master.epoch}")
 
 
 class Counts(dict[str, int]):

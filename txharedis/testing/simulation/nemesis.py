@@ -126,7 +126,9 @@ class Nemesis:
         """Start a dead server with what it had, or, when that is allowed, with less."""
         if server.alive:
             return
-        forgets = not whole and (server.name in self._forgetful or len(self._forgetful) < self.amnesia)
+        forgets = not whole and (
+            server.name in self._forgetful or len(self._forgetful) < self.amnesia
+        )
         kind = self.chance.choice(["empty", "older", "keep"]) if forgets else "keep"
         load_time = self.span((0.0, 0.0), (0.0, 0.0), (0.01, 0.5))
         if kind != "keep":
@@ -203,7 +205,12 @@ def kill_client(nemesis: Nemesis) -> Fault:
     else:
         count = nemesis.chance.randrange(1, 15)
         nemesis.say(f"{process.name} is killed after its message {count} from now on")
-        nemesis.at_message(count, lambda owner: owner is process, lambda _: process.kill())
+
+        def kill(_: Endpoint) -> None:
+            if len(nemesis.processes) > 1:  # somebody has to be there to repair
+                process.kill()
+
+        nemesis.at_message(count, lambda owner: owner is process, kill)
     return nemesis.span((0.05, 0.5)), lambda: None
 
 
@@ -211,10 +218,10 @@ def strike_failover(nemesis: Nemesis) -> Fault:
     """The master dies, and so does, or is paused, the client that replaces it, at some step."""
     master = nemesis.master()
     paused: list[Process] = []
-    kills = nemesis.chance.random() < 0.5 and len(nemesis.processes) > 1
+    kills = nemesis.chance.random() < 0.5
 
     def strike(process: Process) -> None:
-        if kills:
+        if kills and len(nemesis.processes) > 1:
             process.kill()
         else:
             process.pause()
@@ -237,8 +244,8 @@ def strike_failover(nemesis: Nemesis) -> Fault:
 def partition(nemesis: Nemesis) -> Fault:
     """Somebody is cut off from somebody."""
     chance, network = nemesis.chance, nemesis.world.network
-    one: Endpoint = nemesis.server() if chance.random() < 0.7 else nemesis.process() or (
-        nemesis.server()
+    one: Endpoint = (
+        nemesis.server() if chance.random() < 0.7 else nemesis.process() or (nemesis.server())
     )
     servers: list[Endpoint] = [other for other in nemesis.servers if other is not one]
     processes: list[Endpoint] = [other for other in nemesis.processes if other is not one]
