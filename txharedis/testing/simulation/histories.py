@@ -75,11 +75,7 @@ class History:
     def _run(self) -> None:
         self._make()
         if self._settle("at the beginning"):
-            if self.mode == "one":
-                healthy = self._one_by_one()
-            else:
-                healthy = self._all_at_once()
-            if healthy:
+            if self._one_by_one() if self.mode == "one" else self._all_at_once():
                 self._end()
         self.problems += self.watch.problems
         self.counts["promotions"] = self.watch.promotions
@@ -313,7 +309,6 @@ class History:
             if server.connections:
                 self.problems.append(f"{server.name} still has {list(server.connections)}")
             for key in server.keys.dbs[15]:
-                if key.startswith(b"haredis:failover:") and not server.keys.is_expired(15, key):
-                    self.problems.append(f"{server.name} still has {key.decode()}")
-                elif key in journals:
+                lock = key.startswith(b"haredis:failover:") and not server.keys.is_expired(15, key)
+                if lock or key in journals:
                     self.problems.append(f"{server.name} still has {key.decode()}")
