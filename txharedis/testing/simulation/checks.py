@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from txharedis.interfaces import Link
 from txharedis.lock import _ACQUIRE
+from txharedis.pending import Command
 from txharedis.topology import META_KEY, failover_key
 
 from .connection import Connection
@@ -120,6 +122,21 @@ class Watch:
         group = meta.get(b"group", b"").decode()
         claims = self._claims.setdefault((group, epoch), set())
         claims.add(server.run_id)
+
+    def watch_writing(self, service: FailoverService) -> None:
+        """Look at when this client writes commands: only while it hears a quorum."""
+        delivery, group, options = service._traffic.delivery, service._group, service.options
+        clock = delivery.clock
+        write = delivery.write
+
+        def written(link: Link, commands: Sequence[Command]) -> bool:
+            heard = sorted((node.last_heard for node in group), reverse=True)[self._quorum - 1]
+            silence = clock.seconds() - heard
+            if silence > options.down_after:
+                self.problem(f"{service!r} writes, and has heard no quorum for {silence:.3f} s")
+            return write(link, commands)
+
+        delivery.write = written  # type: ignore[method-assign]
 
     def accepted(self, service: FailoverService) -> None:
         """A write was acknowledged to the caller of this client."""

@@ -56,13 +56,14 @@ class History:
 
     def run(self) -> History:
         """Let it happen."""
-        globalLogPublisher.addObserver(self._logged)
+        observer: Any = self._logged
+        globalLogPublisher.addObserver(observer)
         try:
             with self.world:
                 self._run()
                 self._bury()
         finally:
-            globalLogPublisher.removeObserver(self._logged)
+            globalLogPublisher.removeObserver(observer)
         return self
 
     def _logged(self, event: LogEvent) -> None:
@@ -74,9 +75,9 @@ class History:
 
     def _run(self) -> None:
         self._make()
-        if self._settle("at the beginning"):
-            if self._one_by_one() if self.mode == "one" else self._all_at_once():
-                self._end()
+        happen = self._one_by_one if self.mode == "one" else self._all_at_once
+        if self._settle("at the beginning") and happen():
+            self._end()
         self.problems += self.watch.problems
         self.counts["promotions"] = self.watch.promotions
         self.counts["events"] = self.world.events
@@ -151,13 +152,14 @@ class History:
         chance.shuffle(nodes)
         service = FailoverService(
             nodes,
-            process,  # type: ignore[arg-type]
+            process,
             delivery=delivery,
             acks=acks,
             command_timeout=chance.choice([None, None, 2.0]),
             on_event=stepped,
             **options,
         )
+        self.watch.watch_writing(service)
         accounts = [Account(f"{name}a", service.client, delivery, acks)]
         if chance.random() < 0.4:
             delivery, acks = chance.choice(terms)
@@ -291,7 +293,7 @@ class History:
                 closed: Deferred[Any] = client.service.client.quit()
             else:
                 closed = client.service.client.disconnect()
-            closed.addCallback(lambda _, name=name: open_.discard(name))
+            closed.addCallback(_discard, open_, name)
         began = world.now
         while open_ and world.now - began < 10.0:
             world.run(0.02)
@@ -312,3 +314,7 @@ class History:
                 lock = key.startswith(b"haredis:failover:") and not server.keys.is_expired(15, key)
                 if lock or key in journals:
                     self.problems.append(f"{server.name} still has {key.decode()}")
+
+
+def _discard(_: object, names: set[str], name: str) -> None:
+    names.discard(name)

@@ -65,7 +65,9 @@ class Account:
     def of(self, verb: str) -> list[Operation]:
         return [operation for operation in self.operations if operation.verb == verb]
 
-    def give(self, verb: str, now: Callable[[], float], done: Callable[[Operation], None]) -> None:
+    def give(
+        self, verb: str, now: Callable[[], float], done: Callable[[Account, Operation], object]
+    ) -> None:
         """Give one command."""
         self._numbers[verb] = number = self._numbers[verb] + 1
         operation = Operation(len(self.operations), verb, number, now())
@@ -74,14 +76,14 @@ class Account:
         def succeeded(reply: object) -> None:
             operation.state, operation.reply, operation.executed = "done", reply, True
             operation.ended = now()
-            done(operation)
+            done(self, operation)
 
         def failed(failure: Failure) -> None:
             operation.state, operation.error = "failed", failure.value
             operation.ended = now()
             if isinstance(failure.value, HARedisError):
                 operation.executed = failure.value.executed
-            done(operation)
+            done(self, operation)
 
         key = f"{verb}:{self.name}"
         client = self.client
@@ -106,7 +108,7 @@ class Load:
         process: Process,
         accounts: list[Account],
         chance: random.Random,
-        done: Callable[[Account, Operation], None],
+        done: Callable[[Account, Operation], object],
     ) -> None:
         self.process = process
         self.accounts = accounts
@@ -141,6 +143,5 @@ class Load:
         world = self.process.world
         for _ in range(1 + int(3.5 * chance.random() ** 2)):
             account = chance.choice(self.accounts)
-            verb = chance.choice(_VERBS)
-            account.give(verb, lambda: world.now, lambda op, to=account: self._done(to, op))
+            account.give(chance.choice(_VERBS), lambda: world.now, self._done)
         self._next()

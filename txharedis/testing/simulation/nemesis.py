@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from txharedis.events import Event, FailoverStep
+from txharedis.topology import GOSSIP_CHANNEL
 
 from .network import Endpoint
 from .process import Process
@@ -321,6 +322,16 @@ def flush_scripts(nemesis: Nemesis) -> Fault:
     return 0.05, lambda: None
 
 
+def rumour(nemesis: Nemesis) -> Fault:
+    """Any text can arrive on a channel."""
+    for server in nemesis.servers:
+        name = nemesis.chance.choice([*(other.name for other in nemesis.servers), "nobody"])
+        if server.alive and not server.paused:
+            nemesis.say(f"{name} is said to be master on {server.name}")
+            server.spread(GOSSIP_CHANNEL.encode(), name.encode())
+    return 0.1, lambda: None
+
+
 def operator(nemesis: Nemesis) -> Fault:
     """Somebody changes roles by hand, without the lock."""
     server = nemesis.server()
@@ -351,4 +362,5 @@ FAULTS: dict[Callable[[Nemesis], Fault], int] = {
     slow_links: 2,
     flush_scripts: 1,
     operator: 1,
+    rumour: 1,
 }

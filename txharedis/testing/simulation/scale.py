@@ -73,7 +73,7 @@ def measure_one(clients: int, seed: int = 1) -> Measured:
             service = FailoverService(
                 nodes,
                 world.process(f"client{place + 1}"),
-                on_event=told,  # type: ignore[arg-type]
+                on_event=told,
             )
             services.append(service)
             world.at(0.1 + 0.00005 * place, service.startService)
