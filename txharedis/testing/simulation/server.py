@@ -38,6 +38,7 @@ class _Waiter:
     def __init__(self, link: Connection, count: int) -> None:
         self.link = link
         self.count = count
+        self.offset = link.offset
 
 
 class Server(Endpoint):
@@ -265,7 +266,7 @@ class Server(Endpoint):
                 self._file[1].append(unit)
             if self.replication.following is None:
                 self.replication.feed(unit)
-        if link.queued is None:
+        if link.queued is None and reply is not None:
             link.offset = self.replication.offset
         world = self.world
         if world.trace is not None:
@@ -432,7 +433,7 @@ class Server(Endpoint):
     def count_acks(self) -> None:
         """A replica has confirmed more."""
         for waiter in list(self._waiting):
-            confirmed = self.replication.acknowledged(waiter.link.offset)
+            confirmed = self.replication.acknowledged(waiter.offset)
             if confirmed >= waiter.count:
                 self._waiting.pop(waiter, None)
                 waiter.link.unblock(integer(confirmed))
@@ -440,7 +441,7 @@ class Server(Endpoint):
     def _give_up(self, waiter: _Waiter) -> None:
         if waiter in self._waiting:
             del self._waiting[waiter]
-            confirmed = self.replication.acknowledged(waiter.link.offset)
+            confirmed = self.replication.acknowledged(waiter.offset)
             waiter.link.unblock(integer(confirmed))
 
     def unblock_all(self) -> None:
