@@ -92,6 +92,7 @@ class AnyServer(Protocol):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     async def restart(self, *, keep: bool = False) -> None: ...
+    async def restart_slowly(self) -> None: ...
 
 
 class SimulatedServer:
@@ -102,7 +103,13 @@ class SimulatedServer:
 
     async def restart(self, *, keep: bool = False) -> None:
         self.server.kill()
-        self.server.restart(keep=keep)
+        self.server.restart(keep=keep, load_time=0.01 if keep else 0.0)
+
+    async def restart_slowly(self) -> None:
+        """Kill it, and start it with the data that it has: that takes two seconds or so."""
+        data = self.server.keys.snapshot()
+        self.server.kill()
+        self.server.start(data, load_time=2.0)
 
 
 class RealServer:
@@ -113,6 +120,11 @@ class RealServer:
 
     async def restart(self, *, keep: bool = False) -> None:
         await self.server.restart(empty=not keep)
+
+    async def restart_slowly(self) -> None:
+        await self.server.call("SAVE")
+        slow = ("--key-load-delay", "8000", "--loading-process-events-interval-bytes", "1024")
+        await self.server.restart(options=slow)
 
 
 class Lab:
@@ -188,6 +200,10 @@ class Lab:
 
         await self.until(confirmed)
         control.abort()
+
+    async def loaded(self, link: Link) -> bool:
+        """Whether the server has its data."""
+        return (await self.info(link, "persistence"))["loading"] == "0"
 
     async def is_up(self, replica: Link) -> bool:
         return (await self.info(replica)).get("master_link_status") == "up"

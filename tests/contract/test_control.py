@@ -6,6 +6,7 @@ import hiredis
 import pytest
 
 from tests.contract.lab import Lab, code
+from txharedis.lock import _RELEASE
 
 
 async def test_info_of_a_server(lab: Lab) -> None:
@@ -145,3 +146,38 @@ async def test_a_link_that_listens_no_more_is_counted_no_more(lab: Lab) -> None:
         return bool(await other("PUBSUB", "NUMSUB", "a") == [b"a", 0])
 
     await lab.until(gone)
+
+
+async def test_a_server_that_loads_its_data(lab: Lab) -> None:
+    server, other = await lab.make(2)
+    link = await lab.connect(server)
+    for number in range(300):
+        await link("SET", f"key{number}", "v" * 2000)
+    await server.restart_slowly()
+    link, replica = await lab.connect(server), await lab.connect(other)
+    await replica("SLAVEOF", server.host, server.port)
+    assert (await lab.info(link, "persistence"))["loading"] == "1"
+    assert (await lab.info(link))["role"] == "master"
+    for words in (
+        ("GET", "key1"),
+        ("SET", "a", 1),
+        ("PING",),
+        ("SLAVEOF", "NO", "ONE"),
+        ("EVAL", _RELEASE, 1, "lock", "mine"),
+        ("DBSIZE",),
+    ):
+        assert code(await link(*words)) == "LOADING", words
+    assert await link.pipeline(("SELECT", 15), ("PUBLISH", "c", "m"), ("WATCH", "a")) == [
+        b"OK",
+        0,
+        b"OK",
+    ]
+    assert await link("CONFIG", "GET", "replica-priority") == [b"replica-priority", b"100"]
+    *_, outcome = await link.pipeline(("MULTI",), ("GET", "a"), ("EXEC",))
+    assert code(outcome) == "EXECABORT"
+    assert not await lab.is_up(replica)
+    await lab.until(lambda: lab.loaded(link))
+    await link("SELECT", 0)
+    assert await link("DBSIZE") == 300
+    await lab.until(lambda: lab.is_up(replica))
+    assert await replica("DBSIZE") == 300

@@ -210,5 +210,6 @@ async def test_a_durable_server_has_its_data_when_it_is_back(lab: Lab) -> None:
     server.kill()
     await server.restart(keep=True)
     link = await lab.connect(server)
+    await lab.until(lambda: lab.loaded(link))
     assert await link("GET", "a") == b"2"
     assert await link("PTTL", "b") > 0
