@@ -85,12 +85,15 @@ class Connection:
         feed = self._reader.feed
         for item in items:
             feed(item)
-        self.work()
+        if self.server.busy:
+            self.server.do(self.work)
+        else:
+            self.work()
 
     def work(self) -> None:
         """Run the commands that have come."""
-        if self._out is not None:
-            return  # it is at it
+        if self._out is not None or self not in self.server.connections:
+            return  # it is at it, or killed
         self._out = out = []
         gets = self._reader.gets
         execute = self.server.execute
@@ -133,7 +136,10 @@ class Connection:
         self.push(b"*3\r\n" + bulk(verb) + bulk(name) + integer(self.subscribed))
 
     def ended(self, clean: bool) -> None:
-        self.server.forget(self)
+        if self.server.busy:
+            self.server.do(self.server.forget, self)
+        else:
+            self.server.forget(self)
 
     def close(self) -> None:
         """Close it, behind what was sent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
@@ -108,7 +109,9 @@ class Process(Endpoint):
         timer = Timer(self, self.seconds() + delay, callable, args, kw)
         if self.alive:
             self.timers[timer] = None
-            self.world.at(delay / self.rate, timer.fire)
+            world = self.world
+            world.count = count = world.count + 1
+            heappush(world.heap, (world.now + delay / self.rate, count, timer.fire, ()))
         return timer
 
     def getDelayedCalls(self) -> list[Timer]:

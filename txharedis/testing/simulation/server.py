@@ -50,8 +50,10 @@ class Server(Endpoint):
     databases      how many it has
     fork_time, transfer_time   seconds, from and to: until a full resync begins, and its length
     work_time      seconds that it needs for whatever comes in one piece (0)
-    executed       called with (server, connection, words, reply) after each command of a client,
-                   outside and inside of a transaction's EXEC; None for nobody
+    executed       called with (server, connection, words, reply) when a command of a client was
+                   answered (a whole transaction with its EXEC); None for nobody
+    wrote          called with (server, effects) when clients, or the time, have changed data here,
+                   before anybody hears of it; what a master sends does not count. None for nobody
 
     Faults: `kill` and then `restart`; `pause` and `resume`; see Network for those of its links.
     """
@@ -82,6 +84,7 @@ class Server(Endpoint):
         self.work_time = 0.0
         self.backlog_size = 1024 * 1024
         self.executed: Callable[[Server, Connection, list[bytes], bytes], object] | None = None
+        self.wrote: Callable[[Server, Effects], object] | None = None
         self._date = world.time() + offset
         self._priority = priority
         self._life = 0  # counts its lives
@@ -115,6 +118,7 @@ class Server(Endpoint):
         self._beats = 0
         self._sweep_at: int | None = None
         self._file: tuple[Snapshot, list[Effects]] = (({}, {}), [])
+        self._busy_until = 0.0
         self.loading = load_time > 0
         self._master_link = Connection(self, None, 0)  # type: ignore[arg-type]
         if data is not None:
@@ -217,6 +221,17 @@ class Server(Endpoint):
 
     # Links.
 
+    @property
+    def busy(self) -> bool:
+        """Whether it cannot do at once what comes."""
+        return self.work_time > 0 or self._busy_until > self.world.now
+
+    def do(self, call: Callable[..., object], *args: Any) -> None:
+        """Call this when all that came before is done, and `work_time` has passed."""
+        start = max(self.world.now, self._busy_until)
+        self._busy_until = start + self.work_time
+        self.world.at_time(self._busy_until, self._due, self._life, call, args)
+
     def accepted(self, end: End) -> None:
         self._numbers += 1
         link = Connection(self, end, self._numbers)
@@ -261,11 +276,7 @@ class Server(Endpoint):
         """Run one command of a client, or queue it; None when its reply comes otherwise."""
         reply = self._execute(link, words)
         if self._unit:
-            unit, self._unit = self._unit, []
-            if self.durable:
-                self._file[1].append(unit)
-            if self.replication.following is None:
-                self.replication.feed(unit)
+            self._publish_unit()
         if link.queued is None and reply is not None:
             link.offset = self.replication.offset
         world = self.world
@@ -356,6 +367,16 @@ class Server(Endpoint):
         """This is to be replicated, together with the rest of what is being run."""
         self._unit.append((db, words))
 
+    def _publish_unit(self) -> None:
+        """What was run is through: it goes to the file and to the replicas."""
+        unit, self._unit = self._unit, []
+        if self.wrote is not None:
+            self.wrote(self, unit)
+        if self.durable:
+            self._file[1].append(unit)
+        if self.replication.following is None:
+            self.replication.feed(unit)
+
     def obey(self, effects: Effects) -> None:
         """Do what the master has done."""
         self._apply(effects)
@@ -407,10 +428,7 @@ class Server(Endpoint):
             else:
                 keys.find(db, key, True)  # which deletes it, where that is ours to do
         if self._unit:
-            unit, self._unit = self._unit, []
-            if self.durable:
-                self._file[1].append(unit)
-            self.replication.feed(unit)
+            self._publish_unit()
         if ahead is not None:
             self._sweep(ahead)
 
