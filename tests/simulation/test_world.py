@@ -31,6 +31,13 @@ def history(seed: int) -> World:
         world.wait(clients[1].set("key", "value"))
         world.run(1.5)
         world.servers[str(clients[0].master)].kill()
+        hung, other = world.processes.values()
+        hung.pause()
+        world.network.cut(world.servers["10.0.0.3:6379"], other, both=False, lossy=True)
+        world.run(0.5)
+        hung.resume()
+        world.run(0.5)
+        world.network.heal()
         for client in clients:
             world.wait(client.incr("count"))
         world.wait(clients[1].publish("news", "all is well"))

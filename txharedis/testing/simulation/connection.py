@@ -86,7 +86,7 @@ class Connection:
         for item in items:
             feed(item)
         if self.server.busy:
-            self.server.do(self.work)
+            self.server.do(self.server.work_time, self.work)
         else:
             self.work()
 
@@ -137,7 +137,7 @@ class Connection:
 
     def ended(self, clean: bool) -> None:
         if self.server.busy:
-            self.server.do(self.server.forget, self)
+            self.server.do(0.0, self.server.forget, self)
         else:
             self.server.forget(self)
 

@@ -226,10 +226,9 @@ class Server(Endpoint):
         """Whether it cannot do at once what comes."""
         return self.work_time > 0 or self._busy_until > self.world.now
 
-    def do(self, call: Callable[..., object], *args: Any) -> None:
-        """Call this when all that came before is done, and `work_time` has passed."""
-        start = max(self.world.now, self._busy_until)
-        self._busy_until = start + self.work_time
+    def do(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
+        """Call this when all that came before is done, and so many seconds later."""
+        self._busy_until = max(self.world.now, self._busy_until) + seconds
         self.world.at_time(self._busy_until, self._due, self._life, call, args)
 
     def accepted(self, end: End) -> None:
