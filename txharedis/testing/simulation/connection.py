@@ -11,6 +11,7 @@ from .resp import bulk, integer
 
 if TYPE_CHECKING:
     from .server import Server
+    from .table import Command
 
 __all__ = ["Connection"]
 
@@ -44,7 +45,7 @@ class Connection:
         self.end = end
         self.number = number
         self.db = 0
-        self.queued: list[list[bytes]] | None = None  # in a MULTI
+        self.queued: list[tuple[Command, list[bytes]]] | None = None  # in a MULTI
         self.flawed = False  # a command was refused in it: EXECABORT
         self.watching: dict[tuple[int, bytes], None] = {}
         self.spoilt = False  # a watched key was changed

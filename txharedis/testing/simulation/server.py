@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from .connection import Connection
 from .control import SETTINGS
+from .execution import call, execute
 from .keyspace import Keyspace, Snapshot
 from .network import End, Endpoint
 from .replication import Effects, Following, Replication
-from .resp import error, integer, many
-from .table import IN_EXEC, LOADING, NEVER_QUEUED, NO_SCRIPT, STALE, SUBSCRIBED, TABLE, WRITE
+from .resp import error, integer
+from .table import TABLE
 
 if TYPE_CHECKING:
     from .scripts import Twin
@@ -20,16 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Server"]
 
-_READONLY = error("READONLY You can't write against a read only replica.")
-_MASTERDOWN = error(
-    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
-)
-_LOADING = error("LOADING Redis is loading the dataset in memory")
-_NOREPLICAS = error("NOREPLICAS Not enough good replicas to write.")
 _UNBLOCKED = error(
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)"
 )
-_QUEUED = b"+QUEUED\r\n"
 
 
 class _Waiter:
@@ -58,7 +52,6 @@ class Server(Endpoint):
     Faults: `kill` and then `restart`; `pause` and `resume`; see Network for those of its links.
     """
 
-    MASTERDOWN = _MASTERDOWN
     version = "7.0.15"
 
     def __init__(
@@ -206,6 +199,11 @@ class Server(Endpoint):
         return self.replication.following
 
     @property
+    def guarded(self) -> bool:
+        """Whether there is anything that it may refuse."""
+        return self.replication.following is not None or self.needed > 0 or self.loading
+
+    @property
     def stale(self) -> bool:
         """Whether it keeps its data to itself, for want of a link to its master."""
         following = self.replication.following
@@ -273,92 +271,20 @@ class Server(Endpoint):
 
     def execute(self, link: Connection, words: list[bytes]) -> bytes | None:
         """Run one command of a client, or queue it; None when its reply comes otherwise."""
-        reply = self._execute(link, words)
+        reply = execute(self, link, words)
         if self._unit:
             self._publish_unit()
         if link.queued is None and reply is not None:
             link.offset = self.replication.offset
-        world = self.world
-        if world.trace is not None:
-            world.note(f"{link!r}: {_shown(words)} -> {reply!r}")
+        if self.world.trace is not None:
+            self.world.note(f"{link!r}: {_shown(words)} -> {reply!r}")
         if self.executed is not None and reply is not None:
             self.executed(self, link, words, reply)
         return reply
 
-    def _execute(self, link: Connection, words: list[bytes]) -> bytes | None:
-        command = TABLE.get(words[0]) or TABLE.get(words[0].lower())
-        if command is None:
-            link.flawed = True
-            name = words[0].decode("latin-1")
-            rest = " ".join(f"'{word.decode('latin-1')}'" for word in words[1:])
-            return error(f"ERR unknown command '{name}', with args beginning with: {rest}")
-        if not command.takes(len(words)):
-            link.flawed = True
-            return error(f"ERR wrong number of arguments for '{command.name}' command")
-        flags = command.flags
-        writes = flags & WRITE
-        replication = self.replication
-        queued = link.queued
-        if flags & IN_EXEC and queued:
-            writes = any(_flags(other) & WRITE for other in queued)
-        refusal = None
-        if writes:
-            if self.needed and self.lacks_replicas:
-                refusal = _NOREPLICAS
-            elif replication.following is not None and self.read_only:
-                refusal = _READONLY
-        if refusal is None:
-            if (link.channels or link.patterns) and not flags & SUBSCRIBED:
-                refusal = error(
-                    f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / "
-                    "(P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
-                )
-            if not self.serves_stale and not flags & STALE and self.stale:
-                refusal = _MASTERDOWN
-            elif self.loading and not flags & LOADING:
-                refusal = _LOADING
-        if refusal is not None:
-            link.flawed = True
-            if flags & IN_EXEC and queued is not None:
-                link.queued = None
-                link.unwatch()
-                why = refusal[1:-2].decode()
-                return error(f"EXECABORT Transaction discarded because of: {why}")
-            return refusal
-        if queued is not None and not flags & NEVER_QUEUED:
-            queued.append(words)
-            return _QUEUED
-        return command.run(self, link, words)
-
-    def run_transaction(self, link: Connection, queued: list[list[bytes]]) -> bytes:
-        """The commands of an EXEC."""
-        self.in_exec = True
-        replies = []
-        for words in queued:
-            command = TABLE.get(words[0]) or TABLE[words[0].lower()]
-            reply = command.run(self, link, words)
-            assert reply is not None, words
-            replies.append(reply)
-        self.in_exec = False
-        return many(replies)
-
-    def call_from_script(self, link: Connection, words: list[bytes]) -> bytes:
-        """redis.pcall."""
-        command = TABLE.get(words[0]) or TABLE.get(words[0].lower())
-        if command is None:
-            return error("ERR Unknown Redis command called from script")
-        if not command.takes(len(words)):
-            return error("ERR Wrong number of args calling Redis command from script")
-        if command.flags & NO_SCRIPT:
-            return error("ERR This Redis command is not allowed from script")
-        if command.flags & WRITE:
-            if self.replication.following is not None and self.read_only:
-                return _READONLY
-            if self.needed and self.lacks_replicas:
-                return _NOREPLICAS
-        reply = command.run(self, link, words)
-        assert reply is not None, words
-        return reply
+    def call(self, link: Connection, words: list[bytes]) -> bytes:
+        """Run one command of a script."""
+        return call(self, link, words)
 
     # What becomes of the data.
 
@@ -467,10 +393,6 @@ class Server(Endpoint):
         for waiter in waiting:
             waiter.link.closing = True
             waiter.link.unblock(_UNBLOCKED)
-
-
-def _flags(words: list[bytes]) -> int:
-    return (TABLE.get(words[0]) or TABLE[words[0].lower()]).flags
 
 
 def _leave(table: dict[bytes, dict[Connection, None]], name: bytes, link: Connection) -> None:
