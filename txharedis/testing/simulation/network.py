@@ -184,7 +184,8 @@ class End:
         random = self._world.random.random
         if self.last > self._world.now and random() < self.network.torn:
             chunk = self._chunk
-            if chunk[0].__class__ is bytes:
+            self._chunk_at = -1.0  # nothing more goes with it
+            if chunk and chunk[0].__class__ is bytes:
                 data = b"".join(chunk)
                 chunk[:] = [data[: int(random() * (len(data) + 1))]]
             else:

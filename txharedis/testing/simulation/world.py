@@ -30,7 +30,8 @@ class World:
 
     The same `seed` and the same calls give the same history, event by event, in any process. Use it
     as a context manager: inside, the client's sources of chance and of the date (`random`,
-    `secrets`, `time.time`) are those of this world; outside they are the real ones again.
+    `secrets`, `time.time`) are those of this world; outside they are the real ones again. At its
+    end the processes that are left are killed, and what waits in any of them fails.
 
     now      seconds since the beginning, by no clock of any participant
     random   chance: for the network, the servers and whoever plays with them
@@ -61,6 +62,8 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            process.bury()
         self._substitutes.remove()
 
     # Who is in it.
