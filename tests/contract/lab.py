@@ -231,8 +231,8 @@ class SimulatedLab(Lab):
                 self.world.wait(test, limit=600.0)
                 self.world.wait(self.close())
             except BaseException:
-                for at, text in (self.world.trace or [])[-40:]:
-                    print(f"{at:.6f} {text}")
+                for at, text in (self.world.trace or [])[-20:]:
+                    print(f"{at:.6f} {text[:200]}")
                 raise
 
     async def make(self, count: int = 1, *, durable: bool = False) -> list[SimulatedServer]:

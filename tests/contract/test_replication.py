@@ -415,3 +415,81 @@ async def test_a_transaction_that_makes_a_replica(lab: Lab) -> None:
 
     await lab.until(gone)
     assert code(await link("SET", "a", 1)) == "READONLY"
+
+
+async def test_a_key_that_had_expired_when_it_was_watched_spoils_nothing(lab: Lab) -> None:
+    """On a replica it is still there: only GET tells that it is not ours."""
+    _, _, _, replica = await pair(lab)
+    await replica.pipeline(
+        ("CONFIG", "SET", "replica-read-only", "no"), ("SET", "lock", "mine", "PX", 30)
+    )
+    await lab.sleep(0.05)
+    await replica("WATCH", "lock")
+    assert await replica("GET", "lock") is None
+    *_, outcome = await replica.pipeline(("MULTI",), ("SET", "a", 1), ("EXEC",))
+    assert outcome == [b"OK"]
+
+
+@pytest.mark.parametrize("command", [("SET", "lock", "x"), ("DEL", "lock"), ("FLUSHALL",)])
+async def test_what_the_master_does_spoils_who_watches_on_a_replica(
+    lab: Lab, command: tuple[str, ...]
+) -> None:
+    _, _, master, replica = await pair(lab)
+    await master("SET", "lock", "mine")
+    await has(lab, replica, "lock", b"mine")
+    watcher = await lab.connect(lab_server(replica))
+    await watcher("WATCH", "lock")
+    await master(*command)
+    await has(lab, replica, "lock", b"x" if command[0] == "SET" else None)
+    *_, outcome = await watcher.pipeline(("MULTI",), ("GET", "a"), ("EXEC",))
+    assert outcome is None
+
+
+async def test_a_circle_of_replicas_has_no_master(lab: Lab) -> None:
+    first, second = await lab.make(2)
+    links = [await lab.connect(server) for server in (first, second)]
+    links[0].send(("SLAVEOF", second.host, second.port))
+    links[1].send(("SLAVEOF", first.host, first.port))
+    assert [await link.next() for link in links] == [b"OK", b"OK"]
+    await lab.sleep(0.5)
+    for link in links:  # their links may be down, or even up: that is a matter of moments
+        assert (await lab.info(link))["role"] == "slave"
+        assert code(await link("SET", "a", 1)) == "READONLY"
+
+
+async def test_a_server_that_follows_itself_is_never_linked(lab: Lab) -> None:
+    [server] = await lab.make()
+    link = await lab.connect(server)
+    assert await link("SLAVEOF", server.host, server.port) == b"OK"
+    await lab.sleep(0.5)
+    assert not await lab.is_up(link)
+
+
+async def test_a_transaction_is_replicated_with_its_messages(lab: Lab) -> None:
+    _, _, master, replica = await pair(lab)
+    listener = await lab.connect(lab_server(replica))
+    await listener("SUBSCRIBE", "c")
+    await master.pipeline(
+        ("MULTI",), ("SET", "a", 1), ("PUBLISH", "c", "m"), ("INCR", "a"), ("EXEC",)
+    )
+    assert await listener.next() == [b"message", b"c", b"m"]
+    await has(lab, replica, "a", b"2")
+
+
+async def test_what_a_replica_missed_of_a_promoted_one(lab: Lab) -> None:
+    """The one that lags is brought up to date from the other's backlog."""
+    first, second, third = await lab.make(3)
+    links = [await lab.connect(server) for server in (first, second, third)]
+    await lab.follow(links[1], first)
+    await lab.follow(links[2], first)
+    third.pause()
+    await links[0].pipeline(("SET", "a", 1), ("WAIT", 1, 5000))
+    first.kill()
+    await links[1]("SLAVEOF", "NO", "ONE")
+    third.resume()
+    assert await links[2]("SLAVEOF", second.host, second.port) == b"OK"
+    await lab.until(lambda: lab.is_up(links[2]))
+    await has(lab, links[2], "a", b"1")
+    infos = await at_once(lab.info(links[1]), lab.info(links[2]))
+    assert infos[0]["master_replid"] == infos[1]["master_replid"]
+    assert infos[1]["master_replid2"] == infos[0]["master_replid2"] != "0" * 40
