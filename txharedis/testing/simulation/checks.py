@@ -75,7 +75,7 @@ class Watch:
             if words[1] == _ACQUIRE and reply is not None and reply.startswith(b"*4\r\n:1\r\n"):
                 self._voted(server, link, words[-3], int(words[-1]))
             return reply
-        queued = list(link.queued or ())
+        queued = [words for _, words in link.queued or ()]
         held = self._lock_on(server)
         reply = execute(link, words)
         if reply is not None and reply[:1] == b"*" and reply != b"*-1\r\n":

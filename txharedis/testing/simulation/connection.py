@@ -11,6 +11,7 @@ from .resp import bulk, integer
 
 if TYPE_CHECKING:
     from .server import Server
+    from .table import Command
 
 __all__ = ["Connection"]
 
@@ -44,7 +45,7 @@ class Connection:
         self.end = end
         self.number = number
         self.db = 0
-        self.queued: list[list[bytes]] | None = None  # in a MULTI
+        self.queued: list[tuple[Command, list[bytes]]] | None = None  # in a MULTI
         self.flawed = False  # a command was refused in it: EXECABORT
         self.watching: dict[tuple[int, bytes], None] = {}
         self.spoilt = False  # a watched key was changed
@@ -85,12 +86,15 @@ class Connection:
         feed = self._reader.feed
         for item in items:
             feed(item)
-        self.work()
+        if self.server.busy:
+            self.server.do(self.server.work_time, self.work)
+        else:
+            self.work()
 
     def work(self) -> None:
         """Run the commands that have come."""
-        if self._out is not None:
-            return  # it is at it
+        if self._out is not None or self not in self.server.connections:
+            return  # it is at it, or killed
         self._out = out = []
         gets = self._reader.gets
         execute = self.server.execute
@@ -133,7 +137,10 @@ class Connection:
         self.push(b"*3\r\n" + bulk(verb) + bulk(name) + integer(self.subscribed))
 
     def ended(self, clean: bool) -> None:
-        self.server.forget(self)
+        if self.server.busy:
+            self.server.do(0.0, self.server.forget, self)
+        else:
+            self.server.forget(self)
 
     def close(self) -> None:
         """Close it, behind what was sent."""

@@ -1,4 +1,4 @@
-"""The commands on the server and on the link: roles, settings, transactions, channels, WAIT."""
+"""The commands on the server and on the link: roles, settings, clients, transactions, WAIT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import fnmatch
 from typing import TYPE_CHECKING
 
 from .data import number
-from .replication import Replication
 from .resp import NIL_LIST, OK, bulk, bulks, error, integer, many
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ def config(server: Server, link: Connection, words: list[bytes]) -> bytes:
     verb = words[1].upper()
     if verb == b"GET" and len(words) == 3:
         pattern = words[2].lower()
+        if pattern in SETTINGS:
+            return bulks([pattern, server.settings[pattern]])
         found = []
         for name in [*SETTINGS, *ALIASES]:
             if fnmatch.fnmatchcase(name, pattern):
@@ -167,98 +168,6 @@ def wait(server: Server, link: Connection, words: list[bytes]) -> bytes | None:
         return integer(confirmed)
     server.block(link, count, timeout / 1000)
     return None
-
-
-# INFO.
-
-
-def info(server: Server, link: Connection, words: list[bytes]) -> bytes:
-    wanted = [word.lower() for word in words[1:]] or [b"default"]
-    everything = any(word in (b"default", b"all", b"everything") for word in wanted)
-    parts = [part(server) for name, part in _INFO.items() if everything or name in wanted]
-    return bulk("\r\n".join(parts).encode())
-
-
-def _info_server(server: Server) -> str:
-    return (
-        f"# Server\r\nredis_version:{server.version}\r\nredis_mode:standalone\r\n"
-        f"run_id:{server.run_id}\r\ntcp_port:{server.port}\r\n"
-        f"uptime_in_seconds:{server.uptime}\r\n"
-    )
-
-
-def _info_clients(server: Server) -> str:
-    return f"# Clients\r\nconnected_clients:{len(server.connections)}\r\n"
-
-
-def _info_persistence(server: Server) -> str:
-    return f"# Persistence\r\nloading:{int(server.loading)}\r\n"
-
-
-def _info_replication(server: Server) -> str:
-    replication: Replication = server.replication
-    following = replication.following
-    lines = ["# Replication", f"role:{'master' if following is None else 'slave'}"]
-    if following is not None:
-        up = following.up
-        now = int(server.seconds())
-        known = up or following.can_go_on
-        offset = replication.offset if known else 1
-        lines += [
-            f"master_host:{following.host}",
-            f"master_port:{following.port}",
-            f"master_link_status:{'up' if up else 'down'}",
-            f"master_last_io_seconds_ago:{now - int(following.heard_at) if up else -1}",
-            f"master_sync_in_progress:{int(following.state == 'transfer')}",
-            f"slave_read_repl_offset:{offset}",
-            f"slave_repl_offset:{offset}",
-        ]
-        if not up:
-            since = following.down_since
-            lines.append(f"master_link_down_since_seconds:{now - int(since) if since else -1}")
-        lines += [
-            f"slave_priority:{server.settings[b'replica-priority'].decode()}",
-            f"slave_read_only:{int(server.read_only)}",
-            "replica_announced:1",
-        ]
-    lines.append(f"connected_slaves:{len(replication.replicas)}")
-    for place, replica in enumerate(replication.replicas):
-        host, _, port = replica.name.rpartition(":")
-        state = "online" if replica.online else "wait_bgsave"
-        lag = int(server.seconds()) - int(replica.acked_at)
-        lines.append(
-            f"slave{place}:ip={host},port={port},state={state},offset={replica.acked},lag={lag}"
-        )
-    lines += [
-        "master_failover_state:no-failover",
-        f"master_replid:{replication.replid}",
-        f"master_replid2:{replication.replid2}",
-        f"master_repl_offset:{replication.offset}",
-        f"second_repl_offset:{replication.second_offset}",
-        f"repl_backlog_histlen:{replication.backlog_size}",
-        "",
-    ]
-    return "\r\n".join(lines)
-
-
-def _info_keyspace(server: Server) -> str:
-    lines = ["# Keyspace"]
-    expires = server.keys.expires
-    for db, keys in enumerate(server.keys.dbs):
-        if keys:
-            mortal = sum(place[0] == db for place in expires)
-            lines.append(f"db{db}:keys={len(keys)},expires={mortal},avg_ttl=0")
-    lines.append("")
-    return "\r\n".join(lines)
-
-
-_INFO = {
-    b"server": _info_server,
-    b"clients": _info_clients,
-    b"persistence": _info_persistence,
-    b"replication": _info_replication,
-    b"keyspace": _info_keyspace,
-}
 
 
 # Clients.
@@ -352,61 +261,14 @@ def exec_(server: Server, link: Connection, words: list[bytes]) -> bytes:
         return error("EXECABORT Transaction discarded because of previous errors.")
     if spoilt:
         return NIL_LIST
-    return server.run_transaction(link, queued)
-
-
-# Channels.
-
-
-def publish(server: Server, link: Connection, words: list[bytes]) -> bytes:
-    count = server.spread(words[1], words[2])
-    server.propagate(link.db, words)
-    return integer(count)
-
-
-def subscribe(server: Server, link: Connection, words: list[bytes]) -> None:
-    for channel in words[1:]:
-        link.channels[channel] = None
-        server.channels.setdefault(channel, {})[link] = None
-        link.confirm(b"subscribe", channel)
-
-
-def psubscribe(server: Server, link: Connection, words: list[bytes]) -> None:
-    for pattern in words[1:]:
-        link.patterns[pattern] = None
-        server.patterns.setdefault(pattern, {})[link] = None
-        link.confirm(b"psubscribe", pattern)
-
-
-def unsubscribe(server: Server, link: Connection, words: list[bytes]) -> None:
-    if not words[1:] and not link.channels:
-        link.confirm(b"unsubscribe", None)
-    for channel in words[1:] or list(link.channels):
-        server.leave(link, channel)
-        link.confirm(b"unsubscribe", channel)
-
-
-def punsubscribe(server: Server, link: Connection, words: list[bytes]) -> None:
-    if not words[1:] and not link.patterns:
-        link.confirm(b"punsubscribe", None)
-    for pattern in words[1:] or list(link.patterns):
-        server.leave_pattern(link, pattern)
-        link.confirm(b"punsubscribe", pattern)
-
-
-def pubsub(server: Server, link: Connection, words: list[bytes]) -> bytes:
-    verb = words[1].upper()
-    if verb == b"NUMSUB":
-        replies = []
-        for channel in words[2:]:
-            replies += [bulk(channel), integer(len(server.channels.get(channel, ())))]
-        return many(replies)
-    if verb == b"NUMPAT":
-        return integer(len(server.patterns))
-    if verb == b"CHANNELS":
-        pattern = words[2] if len(words) > 2 else b"*"
-        return bulks([name for name in server.channels if fnmatch.fnmatchcase(name, pattern)])
-    return _unknown(words)
+    server.in_exec = True
+    replies = []
+    for command, words in queued:
+        reply = command.run(server, link, words)
+        assert reply is not None, words
+        replies.append(reply)
+    server.in_exec = False
+    return many(replies)
 
 
 def time_(server: Server, link: Connection, words: list[bytes]) -> bytes:

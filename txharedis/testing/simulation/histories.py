@@ -53,6 +53,7 @@ class History:
         self.chance = random.Random(f"history {mode} {seed}")
         self.problems: list[str] = []
         self._tracing = tracing
+        self._over = False
 
     def run(self) -> History:
         """Let it happen."""
@@ -61,13 +62,15 @@ class History:
         try:
             with self.world:
                 self._run()
-                self._bury()
+                self._over = True
         finally:
             globalLogPublisher.removeObserver(observer)
         return self
 
     def _logged(self, event: LogEvent) -> None:
-        if event.get("log_failure") is not None:
+        if self._over:
+            pass  # what the dead say
+        elif event.get("log_failure") is not None:
             self.problems.append(f"an error was logged: {event['log_failure'].getTraceback()}")
         elif self._tracing and event.get("log_namespace") == "txharedis":
             text = (event.get("log_format") or "").format_map(event)
@@ -82,16 +85,6 @@ class History:
         self.counts["promotions"] = self.watch.promotions
         self.counts["events"] = self.world.events
         self.counts["faults"] = len(self.nemesis.done)
-
-    def _bury(self) -> None:
-        """Bring to an end what dead clients have begun, and those that are not well."""
-        problems = self.problems.copy()
-        for client in self.clients:
-            if client.process.alive:
-                client.process.kill()
-            client.service.stopService()
-            client.process.bury()
-        self.problems = problems
 
     # Who is in it.
 

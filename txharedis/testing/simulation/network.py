@@ -7,6 +7,7 @@ before its end does, and is read: so it is with sockets.
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappush
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -141,13 +142,25 @@ class End:
         """Write; what is written at one moment arrives together."""
         if self.closed:
             return
-        now = self._world.now
+        world = self._world
+        now = world.now
         if self._chunk_at == now:
             self._chunk.append(item)
-        else:
-            self._chunk_at = now
-            self._chunk = chunk = [item]
-            self.network.carry(self, chunk)
+            return
+        self._chunk_at = now
+        self._chunk = chunk = [item]
+        network = self.network
+        if network.faulty:
+            network.carry(self, chunk)
+            return
+        # As Network.carry without faults, in one piece: every byte of a history comes by here.
+        low, high = network.latency
+        time = now + low + (high - low) * world.random.random()
+        if time < self.last:
+            time = self.last
+        self.last = time
+        world.count = count = world.count + 1
+        heappush(world.heap, (time, count, self.peer.arrive, (chunk,)))
 
     def close(self) -> None:
         """Close it, behind what was sent."""
@@ -160,28 +173,37 @@ class End:
         self.closed = True
         self.owner.ends.pop(self, None)
         network = self.network
-        if self.held and not clean and network.world.random.random() >= network.late_bytes:
-            self.held.clear()
+        if not clean:
+            self.tear()
+            if self.held and network.world.random.random() >= network.late_bytes:
+                self.held.clear()
         network.carry(self, _CLOSED if clean else _DROPPED)
+
+    def tear(self) -> None:
+        """The link is dropped: perhaps some of what was written last never leaves."""
+        random = self._world.random.random
+        if self.last > self._world.now and random() < self.network.torn:
+            chunk = self._chunk
+            self._chunk_at = -1.0  # nothing more goes with it
+            if chunk and chunk[0].__class__ is bytes:
+                data = b"".join(chunk)
+                chunk[:] = [data[: int(random() * (len(data) + 1))]]
+            else:
+                del chunk[int(random() * (len(chunk) + 1)) :]
 
     def arrive(self, chunk: Any) -> None:
         """What the other end has sent is here."""
-        owner = self.owner
-        if owner.paused:
-            if not self.closed:
-                owner._late.append((self._take, (chunk,)))
-        elif not self.closed:
-            self._take(chunk)
-
-    def _take(self, chunk: Any) -> None:
         if self.closed:
             return
-        if chunk.__class__ is _Over:
+        if self.owner.paused:
+            self.owner.post(self.arrive, chunk)
+        elif chunk.__class__ is list:
+            if chunk:
+                self.handler.received(chunk)
+        else:
             self.closed = True
             self.owner.ends.pop(self, None)
             self.handler.ended(chunk.clean)
-        else:
-            self.handler.received(chunk)
 
 
 class Dial:
@@ -202,12 +224,16 @@ class Network:
     latency     seconds that bytes take, from and to; the one-way time
     late_bytes  the chance that bytes which a partition held up when their link was dropped arrive
                 after it; otherwise they are lost
+    torn        the chance that a link which is dropped loses a part of what was written last
+    faulty      whether anything is cut or slow
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.latency = (0.0001, 0.001)
         self.late_bytes = 0.5
+        self.torn = 0.2
+        self.faulty = False
         self._hosts: dict[tuple[str, int], Endpoint] = {}
         self._cut: dict[tuple[Endpoint, Endpoint], bool] = {}
         self._slow: dict[tuple[Endpoint, Endpoint], float] = {}
@@ -226,6 +252,7 @@ class Network:
         that is healed, as when TCP gives up. Dialling hangs, also when only one way is cut.
         """
         self.world.note(f"cut {one.name} -> {other.name}{', both ways' if both else ''}")
+        self.faulty = True
         self._cut[one, other] = lossy
         if both:
             self._cut[other, one] = lossy
@@ -236,6 +263,7 @@ class Network:
             if one is None or pair in ((one, other), (other, one)):
                 self.world.note(f"healed {pair[0].name} -> {pair[1].name}")
                 del self._cut[pair]
+        self.faulty = bool(self._cut or self._slow)
         for end in list(self._ends):
             if (end.owner, end.peer.owner) not in self._cut:
                 del self._ends[end]
@@ -260,6 +288,7 @@ class Network:
             self._slow[one, other] = seconds
         else:
             self._slow.pop((one, other), None)
+        self.faulty = bool(self._cut or self._slow)
 
     def quiet(self) -> None:
         """No faults any more."""
@@ -274,6 +303,7 @@ class Network:
 
     def _break(self, end: End) -> None:
         for side in (end, end.peer):
+            side.tear()
             self._schedule(side, _DROPPED)
 
     # Traffic.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
@@ -63,7 +64,7 @@ class Timer:
     def fire(self) -> None:
         """Its time has come."""
         process = self._process
-        if self._over is not None or not process.alive:
+        if self._over is not None:
             return
         if process.paused:
             process.overdue.append(self)
@@ -81,7 +82,8 @@ class Process(Endpoint):
     offset  what it showed at the beginning
     timers  the calls that wait, each a Timer
 
-    Killed, it is gone for good with all its timers; what it has written is under way.
+    Killed, it is gone for good with all its timers; what it has written is under way. Whoever waits
+    in it is kept waiting until the end of the world.
     """
 
     def __init__(self, world: World, name: str, *, rate: float, offset: float) -> None:
@@ -91,7 +93,8 @@ class Process(Endpoint):
         self.not_before = 0.0
         self.timers: dict[Timer, None] = {}
         self.overdue: list[Timer] = []
-        self._buried: list[End] = []
+        self.transports: dict[Transport, None] = {}
+        self._remains: list[Timer] = []
 
     def __repr__(self) -> str:
         return f"<Process {self.name}>"
@@ -109,7 +112,9 @@ class Process(Endpoint):
         timer = Timer(self, self.seconds() + delay, callable, args, kw)
         if self.alive:
             self.timers[timer] = None
-            self.world.at(delay / self.rate, timer.fire)
+            world = self.world
+            world.count = count = world.count + 1
+            heappush(world.heap, (world.now + delay / self.rate, count, timer.fire, ()))
         return timer
 
     def getDelayedCalls(self) -> list[Timer]:
@@ -142,16 +147,27 @@ class Process(Endpoint):
         self.paused = paused and self.alive
 
     def kill(self) -> None:
-        self._buried = list(self.ends)
         super().kill()
+        self._remains = [*self._remains, *self.timers]
+        for timer in self.timers:
+            timer._over = AlreadyCancelled
         self.timers.clear()
         self.overdue.clear()
 
     def bury(self) -> None:
-        """End what a killed one has begun, when its world is over: nothing is left suspended."""
-        for end in self._buried:
-            end.handler.ended(False)
-        self._buried = []
+        """The world ends: kill it, and tell its clients that their links are lost.
+
+        Else their coroutines would be closed by the garbage collector, wherever they wait: a lock,
+        say, could not be given back as it has to.
+        """
+        if self.alive:
+            self.kill()
+        for _ in range(3):  # they dial again
+            transports, self.transports = self.transports, {}
+            for transport in transports:
+                transport.end()
+        self.transports.clear()
+        self._remains.clear()
 
 
 class _Connector(BaseConnector):
@@ -185,6 +201,7 @@ class Transport:
         self._protocol: Any = None
         self._end: End | None = None
         self._over = False
+        process.transports[self] = None
         self._dial = process.world.network.dial(process, connector.host, connector.port, self)
 
     # What the network tells.
@@ -208,11 +225,19 @@ class Transport:
         else:
             self.failIfNotConnected(ConnectionLost())
 
+    def end(self) -> None:
+        """The process is dead."""
+        if self._protocol is None:
+            self.failIfNotConnected(ConnectionLost())
+        else:
+            self._lose(ConnectionLost())
+
     # What the connector and the protocol ask for.
 
     def failIfNotConnected(self, error: Exception) -> None:
         if not self._over and self._protocol is None:
             self._over = self._dial.cancelled = True
+            self._process.transports.pop(self, None)
             self._connector.connectionFailed(Failure(error))
 
     def write(self, data: bytes) -> None:
@@ -238,6 +263,7 @@ class Transport:
     def _lose(self, error: Exception) -> None:
         if not self._over:
             self._over = self.disconnecting = True
+            self._process.transports.pop(self, None)
             reason = Failure(error)
             self._protocol.connectionLost(reason)
             self._connector.connectionLost(reason)

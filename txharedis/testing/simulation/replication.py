@@ -146,9 +146,9 @@ class Replication:
         assert begin == self.offset, f"{self._server.name}: {piece} at offset {self.offset}"
         if effects is not _PING and effects is not _GETACK:
             self._server.obey(effects)
+        elif effects is _GETACK and self.following is not None:
+            self.following.acknowledge()  # what came before
         self._emit(piece)
-        if effects is _GETACK and self.following is not None:
-            self.following.acknowledge()
 
     def ask_for_acks(self) -> None:
         if self.following is None and self.replicas:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "EMPTY",
+    "MASTERDOWN",
     "NIL",
     "NIL_LIST",
     "OK",
@@ -22,6 +23,9 @@ NIL = b"$-1\r\n"
 NIL_LIST = b"*-1\r\n"
 EMPTY = b"*0\r\n"
 WRONGTYPE = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
+MASTERDOWN = (
+    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n"
+)
 _SMALL = [b":%d\r\n" % number for number in range(32)]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from txharedis import counter, journal, lock
 
-from .resp import NIL, bulk, error, integer, many
+from .resp import MASTERDOWN, NIL, bulk, error, integer, many
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -49,7 +49,7 @@ class Run:
         link = self.link
         before, link.db = link.db, self.db
         try:
-            return self.server.call_from_script(link, list(words))
+            return self.server.call(link, list(words))
         finally:
             link.db = before
 
@@ -238,7 +238,7 @@ def run_script(
 
 def evaluate(server: Server, link: Connection, words: list[bytes]) -> bytes:
     if server.stale:
-        return server.MASTERDOWN
+        return MASTERDOWN
     sha1, twin = twin_of(words[1])
     server.scripts[sha1] = twin
     return run_script(server, link, sha1, twin, words)
@@ -246,7 +246,7 @@ def evaluate(server: Server, link: Connection, words: list[bytes]) -> bytes:
 
 def evaluate_sha(server: Server, link: Connection, words: list[bytes]) -> bytes:
     if server.stale:
-        return server.MASTERDOWN
+        return MASTERDOWN
     sha1 = words[1].decode().lower()
     twin = server.scripts.get(sha1)
     if twin is None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from .connection import Connection
 from .control import SETTINGS
+from .execution import call, execute
 from .keyspace import Keyspace, Snapshot
 from .network import End, Endpoint
 from .replication import Effects, Following, Replication
-from .resp import error, integer, many
-from .table import IN_EXEC, LOADING, NEVER_QUEUED, NO_SCRIPT, STALE, SUBSCRIBED, TABLE, WRITE
+from .resp import error, integer
+from .table import TABLE
 
 if TYPE_CHECKING:
     from .scripts import Twin
@@ -20,16 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Server"]
 
-_READONLY = error("READONLY You can't write against a read only replica.")
-_MASTERDOWN = error(
-    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
-)
-_LOADING = error("LOADING Redis is loading the dataset in memory")
-_NOREPLICAS = error("NOREPLICAS Not enough good replicas to write.")
 _UNBLOCKED = error(
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)"
 )
-_QUEUED = b"+QUEUED\r\n"
 
 
 class _Waiter:
@@ -38,6 +32,7 @@ class _Waiter:
     def __init__(self, link: Connection, count: int) -> None:
         self.link = link
         self.count = count
+        self.offset = link.offset
 
 
 class Server(Endpoint):
@@ -49,13 +44,14 @@ class Server(Endpoint):
     databases      how many it has
     fork_time, transfer_time   seconds, from and to: until a full resync begins, and its length
     work_time      seconds that it needs for whatever comes in one piece (0)
-    executed       called with (server, connection, words, reply) after each command of a client,
-                   outside and inside of a transaction's EXEC; None for nobody
+    executed       called with (server, connection, words, reply) when a command of a client was
+                   answered (a whole transaction with its EXEC); None for nobody
+    wrote          called with (server, effects) when clients, or the time, have changed data here,
+                   before anybody hears of it; what a master sends does not count. None for nobody
 
     Faults: `kill` and then `restart`; `pause` and `resume`; see Network for those of its links.
     """
 
-    MASTERDOWN = _MASTERDOWN
     version = "7.0.15"
 
     def __init__(
@@ -81,6 +77,7 @@ class Server(Endpoint):
         self.work_time = 0.0
         self.backlog_size = 1024 * 1024
         self.executed: Callable[[Server, Connection, list[bytes], bytes], object] | None = None
+        self.wrote: Callable[[Server, Effects], object] | None = None
         self._date = world.time() + offset
         self._priority = priority
         self._life = 0  # counts its lives
@@ -114,6 +111,7 @@ class Server(Endpoint):
         self._beats = 0
         self._sweep_at: int | None = None
         self._file: tuple[Snapshot, list[Effects]] = (({}, {}), [])
+        self._busy_until = 0.0
         self.loading = load_time > 0
         self._master_link = Connection(self, None, 0)  # type: ignore[arg-type]
         if data is not None:
@@ -201,6 +199,11 @@ class Server(Endpoint):
         return self.replication.following
 
     @property
+    def guarded(self) -> bool:
+        """Whether there is anything that it may refuse."""
+        return self.replication.following is not None or self.needed > 0 or self.loading
+
+    @property
     def stale(self) -> bool:
         """Whether it keeps its data to itself, for want of a link to its master."""
         following = self.replication.following
@@ -215,6 +218,16 @@ class Server(Endpoint):
         return self.replication.good_replicas(lag) < self.needed
 
     # Links.
+
+    @property
+    def busy(self) -> bool:
+        """Whether it cannot do at once what comes."""
+        return self.work_time > 0 or self._busy_until > self.world.now
+
+    def do(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
+        """Call this when all that came before is done, and so many seconds later."""
+        self._busy_until = max(self.world.now, self._busy_until) + seconds
+        self.world.at_time(self._busy_until, self._due, self._life, call, args)
 
     def accepted(self, end: End) -> None:
         self._numbers += 1
@@ -258,102 +271,36 @@ class Server(Endpoint):
 
     def execute(self, link: Connection, words: list[bytes]) -> bytes | None:
         """Run one command of a client, or queue it; None when its reply comes otherwise."""
-        reply = self._execute(link, words)
+        reply = execute(self, link, words)
         if self._unit:
-            unit, self._unit = self._unit, []
-            if self.durable:
-                self._file[1].append(unit)
-            if self.replication.following is None:
-                self.replication.feed(unit)
-        if link.queued is None:
+            self._publish_unit()
+        if link.queued is None and reply is not None:
             link.offset = self.replication.offset
-        world = self.world
-        if world.trace is not None:
-            world.note(f"{link!r}: {_shown(words)} -> {reply!r}")
+        if self.world.trace is not None:
+            self.world.note(f"{link!r}: {_shown(words)} -> {reply!r}")
         if self.executed is not None and reply is not None:
             self.executed(self, link, words, reply)
         return reply
 
-    def _execute(self, link: Connection, words: list[bytes]) -> bytes | None:
-        command = TABLE.get(words[0]) or TABLE.get(words[0].lower())
-        if command is None:
-            link.flawed = True
-            name = words[0].decode("latin-1")
-            rest = " ".join(f"'{word.decode('latin-1')}'" for word in words[1:])
-            return error(f"ERR unknown command '{name}', with args beginning with: {rest}")
-        if not command.takes(len(words)):
-            link.flawed = True
-            return error(f"ERR wrong number of arguments for '{command.name}' command")
-        flags = command.flags
-        writes = flags & WRITE
-        replication = self.replication
-        queued = link.queued
-        if flags & IN_EXEC and queued:
-            writes = any(_flags(other) & WRITE for other in queued)
-        refusal = None
-        if writes:
-            if self.needed and self.lacks_replicas:
-                refusal = _NOREPLICAS
-            elif replication.following is not None and self.read_only:
-                refusal = _READONLY
-        if refusal is None:
-            if (link.channels or link.patterns) and not flags & SUBSCRIBED:
-                refusal = error(
-                    f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / "
-                    "(P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
-                )
-            if not self.serves_stale and not flags & STALE and self.stale:
-                refusal = _MASTERDOWN
-            elif self.loading and not flags & LOADING:
-                refusal = _LOADING
-        if refusal is not None:
-            link.flawed = True
-            if flags & IN_EXEC and queued is not None:
-                link.queued = None
-                link.unwatch()
-                why = refusal[1:-2].decode()
-                return error(f"EXECABORT Transaction discarded because of: {why}")
-            return refusal
-        if queued is not None and not flags & NEVER_QUEUED:
-            queued.append(words)
-            return _QUEUED
-        return command.run(self, link, words)
-
-    def run_transaction(self, link: Connection, queued: list[list[bytes]]) -> bytes:
-        """The commands of an EXEC."""
-        self.in_exec = True
-        replies = []
-        for words in queued:
-            command = TABLE.get(words[0]) or TABLE[words[0].lower()]
-            reply = command.run(self, link, words)
-            assert reply is not None, words
-            replies.append(reply)
-        self.in_exec = False
-        return many(replies)
-
-    def call_from_script(self, link: Connection, words: list[bytes]) -> bytes:
-        """redis.pcall."""
-        command = TABLE.get(words[0]) or TABLE.get(words[0].lower())
-        if command is None:
-            return error("ERR Unknown Redis command called from script")
-        if not command.takes(len(words)):
-            return error("ERR Wrong number of args calling Redis command from script")
-        if command.flags & NO_SCRIPT:
-            return error("ERR This Redis command is not allowed from script")
-        if command.flags & WRITE:
-            if self.replication.following is not None and self.read_only:
-                return _READONLY
-            if self.needed and self.lacks_replicas:
-                return _NOREPLICAS
-        reply = command.run(self, link, words)
-        assert reply is not None, words
-        return reply
+    def call(self, link: Connection, words: list[bytes]) -> bytes:
+        """Run one command of a script."""
+        return call(self, link, words)
 
     # What becomes of the data.
 
     def propagate(self, db: int, words: list[bytes]) -> None:
         """This is to be replicated, together with the rest of what is being run."""
         self._unit.append((db, words))
+
+    def _publish_unit(self) -> None:
+        """What was run is through: it goes to the file and to the replicas."""
+        unit, self._unit = self._unit, []
+        if self.wrote is not None:
+            self.wrote(self, unit)
+        if self.durable:
+            self._file[1].append(unit)
+        if self.replication.following is None:
+            self.replication.feed(unit)
 
     def obey(self, effects: Effects) -> None:
         """Do what the master has done."""
@@ -406,10 +353,7 @@ class Server(Endpoint):
             else:
                 keys.find(db, key, True)  # which deletes it, where that is ours to do
         if self._unit:
-            unit, self._unit = self._unit, []
-            if self.durable:
-                self._file[1].append(unit)
-            self.replication.feed(unit)
+            self._publish_unit()
         if ahead is not None:
             self._sweep(ahead)
 
@@ -432,7 +376,7 @@ class Server(Endpoint):
     def count_acks(self) -> None:
         """A replica has confirmed more."""
         for waiter in list(self._waiting):
-            confirmed = self.replication.acknowledged(waiter.link.offset)
+            confirmed = self.replication.acknowledged(waiter.offset)
             if confirmed >= waiter.count:
                 self._waiting.pop(waiter, None)
                 waiter.link.unblock(integer(confirmed))
@@ -440,7 +384,7 @@ class Server(Endpoint):
     def _give_up(self, waiter: _Waiter) -> None:
         if waiter in self._waiting:
             del self._waiting[waiter]
-            confirmed = self.replication.acknowledged(waiter.link.offset)
+            confirmed = self.replication.acknowledged(waiter.offset)
             waiter.link.unblock(integer(confirmed))
 
     def unblock_all(self) -> None:
@@ -449,10 +393,6 @@ class Server(Endpoint):
         for waiter in waiting:
             waiter.link.closing = True
             waiter.link.unblock(_UNBLOCKED)
-
-
-def _flags(words: list[bytes]) -> int:
-    return (TABLE.get(words[0]) or TABLE[words[0].lower()]).flags
 
 
 def _leave(table: dict[bytes, dict[Connection, None]], name: bytes, link: Connection) -> None:

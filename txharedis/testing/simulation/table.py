@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import control, data, scripts
+from . import channels, control, data, info, scripts
 
 __all__ = ["IN_EXEC", "LOADING", "NEVER_QUEUED", "STALE", "SUBSCRIBED", "TABLE", "WRITE", "Command"]
 
@@ -81,7 +81,7 @@ _COMMANDS = [
     Command("role", 1, _ALWAYS | NO_SCRIPT, control.role),
     Command("replconf", -1, _ALWAYS | NO_SCRIPT, control.replconf),
     Command("wait", 3, NO_SCRIPT, control.wait),
-    Command("info", -1, _ALWAYS, control.info),
+    Command("info", -1, _ALWAYS, info.info),
     Command("client", -2, _ALWAYS | NO_SCRIPT, control.client),
     Command("time", 1, _ALWAYS, control.time_),
     Command("multi", 1, _ALWAYS | NEVER_QUEUED | NO_SCRIPT, control.multi),
@@ -89,12 +89,12 @@ _COMMANDS = [
     Command("exec", 1, _ALWAYS | NEVER_QUEUED | NO_SCRIPT | IN_EXEC, control.exec_),
     Command("watch", -2, _ALWAYS | NEVER_QUEUED | NO_SCRIPT, control.watch),
     Command("unwatch", 1, _ALWAYS | NO_SCRIPT, control.unwatch),
-    Command("publish", 3, _ALWAYS, control.publish),
-    Command("subscribe", -2, _ALWAYS | SUBSCRIBED | NO_SCRIPT, control.subscribe),
-    Command("psubscribe", -2, _ALWAYS | SUBSCRIBED | NO_SCRIPT, control.psubscribe),
-    Command("unsubscribe", -1, _ALWAYS | SUBSCRIBED | NO_SCRIPT, control.unsubscribe),
-    Command("punsubscribe", -1, _ALWAYS | SUBSCRIBED | NO_SCRIPT, control.punsubscribe),
-    Command("pubsub", -2, _ALWAYS, control.pubsub),
+    Command("publish", 3, _ALWAYS, channels.publish),
+    Command("subscribe", -2, _ALWAYS | SUBSCRIBED | NO_SCRIPT, channels.subscribe),
+    Command("psubscribe", -2, _ALWAYS | SUBSCRIBED | NO_SCRIPT, channels.psubscribe),
+    Command("unsubscribe", -1, _ALWAYS | SUBSCRIBED | NO_SCRIPT, channels.unsubscribe),
+    Command("punsubscribe", -1, _ALWAYS | SUBSCRIBED | NO_SCRIPT, channels.punsubscribe),
+    Command("pubsub", -2, _ALWAYS, channels.pubsub),
     Command("eval", -3, STALE | NO_SCRIPT, scripts.evaluate),
     Command("evalsha", -3, STALE | NO_SCRIPT, scripts.evaluate_sha),
     Command("script", -2, NO_SCRIPT, scripts.script),

@@ -30,7 +30,8 @@ class World:
 
     The same `seed` and the same calls give the same history, event by event, in any process. Use it
     as a context manager: inside, the client's sources of chance and of the date (`random`,
-    `secrets`, `time.time`) are those of this world; outside they are the real ones again.
+    `secrets`, `time.time`) are those of this world; outside they are the real ones again. At its
+    end the processes that are left are killed, and what waits in any of them fails.
 
     now      seconds since the beginning, by no clock of any participant
     random   chance: for the network, the servers and whoever plays with them
@@ -48,18 +49,21 @@ class World:
         self.processes: dict[str, Process] = {}
         self.network = Network(self)
         self.events = 0  # that happened
-        self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
-        self._count = 0
+        #: What is to happen: (time, number, call, arguments), a heap. Use `at` to add to it.
+        self.heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self.count = 0
         self._substitutes = Substitutes(seed, self.time)
 
     def __repr__(self) -> str:
-        return f"<World {self.seed} at {self.now:.6f} s, {len(self._heap)} events to come>"
+        return f"<World {self.seed} at {self.now:.6f} s, {len(self.heap)} events to come>"
 
     def __enter__(self) -> World:
         self._substitutes.install()
         return self
 
     def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            process.bury()
         self._substitutes.remove()
 
     # Who is in it.
@@ -89,13 +93,13 @@ class World:
 
     def at(self, delay: float, call: Callable[..., object], *args: Any) -> None:
         """Let this happen in `delay` seconds, behind what was asked for before for that time."""
-        self._count = count = self._count + 1
-        heapq.heappush(self._heap, (self.now + delay, count, call, args))
+        self.count = count = self.count + 1
+        heapq.heappush(self.heap, (self.now + delay, count, call, args))
 
     def at_time(self, time: float, call: Callable[..., object], *args: Any) -> None:
         """Let this happen at a time that is not past."""
-        self._count = count = self._count + 1
-        heapq.heappush(self._heap, (time, count, call, args))
+        self.count = count = self.count + 1
+        heapq.heappush(self.heap, (time, count, call, args))
 
     def note(self, text: str) -> None:
         """A line of the trace; ask for `trace is not None` before making an expensive one."""
@@ -104,9 +108,9 @@ class World:
 
     def step(self) -> bool:
         """Let the next event happen; False when there is none."""
-        if not self._heap:
+        if not self.heap:
             return False
-        self.now, _, call, args = heapq.heappop(self._heap)
+        self.now, _, call, args = heapq.heappop(self.heap)
         self.events += 1
         call(*args)
         return True
@@ -117,7 +121,7 @@ class World:
 
     def run_to(self, until: float) -> None:
         """Let everything happen up to this time."""
-        heap = self._heap
+        heap = self.heap
         pop = heapq.heappop
         events = self.events
         while heap and heap[0][0] <= until:
@@ -134,7 +138,7 @@ class World:
         """
         began = self.now
         while not condition():
-            if not self._heap or self._heap[0][0] > began + limit:
+            if not self.heap or self.heap[0][0] > began + limit:
                 raise Overdue(f"not within {limit} s: {condition}")
             self.step()
         return self.now - began
