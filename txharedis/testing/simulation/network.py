@@ -47,6 +47,7 @@ class Endpoint:
         self.name = name
         self.alive = True
         self.paused = False
+        self.lives = 0  # that are over
         self.ends: dict[End, None] = {}
         self._late: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
 
@@ -86,6 +87,7 @@ class Endpoint:
         """SIGKILL: what it has written is under way; its links end, and nothing else happens."""
         self.world.note(f"{self.name} is killed")
         self.alive = self.paused = False
+        self.lives += 1
         self._late = []
         ends, self.ends = self.ends, {}
         for end in ends:
@@ -209,13 +211,19 @@ class End:
 class Dial:
     """One attempt to connect."""
 
-    __slots__ = ("cancelled", "dialler", "source", "target")
+    __slots__ = ("_life", "cancelled", "dialler", "source", "target")
 
     def __init__(self, source: Endpoint, target: Endpoint | None, dialler: Dialler) -> None:
         self.source = source
         self.target = target
         self.dialler = dialler
         self.cancelled = False
+        self._life = source.lives
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for it any more: it was given up, or its source died."""
+        return self.cancelled or self.source.lives != self._life
 
 
 class Network:
@@ -350,7 +358,7 @@ class Network:
         return dial
 
     def _knock(self, dial: Dial) -> None:
-        if dial.cancelled or not dial.source.alive:
+        if dial.over:
             return
         source, target = dial.source, dial.target
         if target is not None and ((source, target) in self._cut or (target, source) in self._cut):
@@ -367,7 +375,7 @@ class Network:
             self.world.at_time(far.last, self._connect, dial, near)
 
     def _refuse(self, dial: Dial) -> None:
-        if not dial.cancelled and dial.source.alive:
+        if not dial.over:
             dial.source.post(self._tell_refused, dial)
 
     @staticmethod
