@@ -76,14 +76,15 @@ class Watch:
                 self._voted(server, link, words[-3], int(words[-1]))
             return reply
         queued = [words for _, words in link.queued or ()]
-        held = self._lock_on(server)
+        held = self.lock_on(server)
         reply = execute(link, words)
         if reply is not None and reply[:1] == b"*" and reply != b"*-1\r\n":
             self._changed(server, link, queued, held)
         return reply
 
     @staticmethod
-    def _lock_on(server: Server) -> bytes | None:
+    def lock_on(server: Server) -> bytes | None:
+        """Who holds the lock of this server, None for nobody."""
         key = failover_key(server.run_id).encode()
         if server.keys.is_expired(_OWN_DB, key):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -292,21 +293,24 @@ class History:
             world.run(0.02)
         if open_:
             self.problems.append(f"never closed: {sorted(open_)}")
-        world.run(1.2)
+        world.run(2.0)
         for client in self.living:
             process = client.process
             if process.timers:
                 self.problems.append(f"{process.name} leaves {list(process.timers)}")
             if process.ends:
                 self.problems.append(f"{process.name} leaves {list(process.ends)}")
-        journals = {client.service._traffic.delivery.journal.key.encode() for client in quitting}
         for server in self.servers:
             if server.connections:
                 self.problems.append(f"{server.name} still has {list(server.connections)}")
-            for key in server.keys.dbs[15]:
-                lock = key.startswith(b"haredis:failover:") and not server.keys.is_expired(15, key)
-                if lock or key in journals:
-                    self.problems.append(f"{server.name} still has {key.decode()}")
+            if self.watch.lock_on(server) is not None:
+                self.problems.append(f"{server.name} is still locked")
+        keys = self.master.keys
+        for client in quitting:
+            key = client.service._traffic.delivery.journal.key
+            left = keys.expires.get((15, key.encode()), math.inf) - self.master.milliseconds()
+            if key.encode() in keys.dbs[15] and left > 60_000:
+                self.problems.append(f"{self.master.name} still has {key}")
 
 
 def _discard(_: object, names: set[str], name: str) -> None:

@@ -216,30 +216,81 @@ def kill_client(nemesis: Nemesis) -> Fault:
 
 
 def strike_failover(nemesis: Nemesis) -> Fault:
-    """The master dies, and so does, or is paused, the client that replaces it, at some step."""
+    """The master dies, and the client that replaces it is hit at some step.
+
+    It dies, is paused, or is cut off, so that what it says arrives late; at once or a few messages
+    later.
+    """
+    chance, network = nemesis.chance, nemesis.world.network
     master = nemesis.master()
-    paused: list[Process] = []
-    kills = nemesis.chance.random() < 0.5
+    hit: list[Process] = []
+    how = chance.choice(["killed", "paused", "cut off"])
+    later = chance.choice([0, 0, 1, 2, 3])
 
     def strike(process: Process) -> None:
-        if kills and len(nemesis.processes) > 1:
+        if how == "killed" and len(nemesis.processes) > 1:
             process.kill()
+            return
+        hit.append(process)
+        if how == "cut off":
+            for server in nemesis.servers:
+                network.cut(process, server, both=False)
         else:
             process.pause()
-            paused.append(process)
 
-    step = nemesis.at_step(strike)
-    nemesis.say(f"{master.name} is killed; who replaces it will be hit after {step}")
+    def stepped(process: Process) -> None:
+        if later:
+            nemesis.at_message(later, lambda owner: owner is process, lambda _: strike(process))
+        else:
+            strike(process)
+
+    step = nemesis.at_step(stepped)
+    nemesis.say(f"{master.name} is killed; who replaces it is {how}, {later} behind {step}")
     master.kill()
 
     def end() -> None:
-        nemesis._strike = None
-        for process in paused:
+        nemesis._strike = nemesis._written = None
+        for process in hit:
             process.resume()
+        network.heal()
         # Until the lock has expired, a master that forgets would take its replicas' data away.
         nemesis.restart(master, whole=True)
 
     return nemesis.span((0.1, 0.5), (0.8, 1.5), (1.5, 4.0)), end
+
+
+def crash_with_lag(nemesis: Nemesis) -> Fault:
+    """The master dies, and its newest writes have not reached some of its replicas."""
+    chance, network = nemesis.chance, nemesis.world.network
+    master = nemesis.master()
+    others = [server for server in nemesis.servers if server is not master]
+    behind = chance.sample(others, chance.randrange(1, len(others) + 1))
+    for server in behind:
+        network.cut(master, server, both=False, lossy=True)
+    nemesis.say(f"{master.name} is not heard by {', '.join(s.name for s in behind)}, then killed")
+
+    def kill() -> None:
+        for server in behind:
+            network.heal(master, server)
+        if master.alive:
+            master.kill()
+
+    delay = nemesis.span((0.02, 0.3))
+    nemesis.world.at(delay, kill)
+
+    return delay + nemesis.span((0.1, 0.5), (0.5, 3.0)), lambda: nemesis.restart(master)
+
+
+def blackout(nemesis: Nemesis) -> Fault:
+    """All servers die together, and come back one by one with what they had."""
+    nemesis.say("all servers are killed")
+    for server in nemesis.servers:
+        server.kill()
+    delay = 0.0
+    for server in nemesis.chance.sample(nemesis.servers, len(nemesis.servers)):
+        delay += nemesis.span((0.02, 0.2), (0.1, 1.0))
+        nemesis.world.at(delay, lambda server=server: nemesis.restart(server, whole=True))
+    return delay + 0.01, lambda: None
 
 
 def partition(nemesis: Nemesis) -> Fault:
@@ -356,7 +407,9 @@ FAULTS: dict[Callable[[Nemesis], Fault], int] = {
     pause_server: 3,
     pause_client: 2,
     kill_client: 2,
-    strike_failover: 4,
+    crash_with_lag: 2,
+    blackout: 1,
+    strike_failover: 5,
     partition: 6,
     reset_links: 2,
     slow_links: 2,

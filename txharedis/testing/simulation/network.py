@@ -279,8 +279,11 @@ class Network:
                 if end.lossy:
                     end.lossy = False
                     self._break(end)
+                # What a link that was dropped has held up may come at any time.
+                late = end.closed and self.world.random.random() < 0.5
+                delay = 1.5 * self.world.random.random() if late else 0.0
                 for chunk in held:
-                    self._schedule(end, chunk)
+                    self._schedule(end, chunk, delay)
         dials, self._dials = self._dials, []
         for dial in dials:
             self.world.at(self._delay(dial.source, dial.target), self._knock, dial)
@@ -329,10 +332,10 @@ class Network:
                 return
         self._schedule(end, chunk)
 
-    def _schedule(self, end: End, chunk: Any) -> None:
+    def _schedule(self, end: End, chunk: Any, delay: float = 0.0) -> None:
         world = self.world
         low, high = self.latency
-        time = world.now + low + (high - low) * world.random.random()
+        time = world.now + delay + low + (high - low) * world.random.random()
         if self._slow:
             time += self._slow.get((end.owner, end.peer.owner), 0.0)
         if time < end.last:
