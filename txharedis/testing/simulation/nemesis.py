@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from txharedis.events import Event, FailoverStep
+from txharedis.events import Event, FailoverStarted, FailoverStep
 from txharedis.topology import GOSSIP_CHANNEL
 
 from .network import Endpoint
@@ -20,7 +20,7 @@ __all__ = ["FAULTS", "Fault", "Nemesis"]
 
 #: How long it lasts, in seconds, and what ends it.
 Fault = tuple[float, Callable[[], None]]
-_STEPS = ("lock", "look", "promote", "serve", "redirect", "gossip", "release")
+_STEPS = ("start", "lock", "look", "promote", "serve", "redirect", "gossip", "release")
 
 
 class Nemesis:
@@ -79,8 +79,11 @@ class Nemesis:
 
     def stepped(self, process: Process, event: Event) -> None:
         """A client tells of an event."""
-        if isinstance(event, FailoverStep) and self._strike is not None:
-            self._strike(process, event.step)
+        if self._strike is not None:
+            if isinstance(event, FailoverStep):
+                self._strike(process, event.step)
+            elif isinstance(event, FailoverStarted):
+                self._strike(process, "start")
 
     def at_step(self, call: Callable[[Process], None]) -> str:
         """Call this with the process that has just done a step; returns which step."""
@@ -226,6 +229,7 @@ def strike_failover(nemesis: Nemesis) -> Fault:
     hit: list[Process] = []
     how = chance.choice(["killed", "paused", "cut off"])
     later = chance.choice([0, 0, 1, 2, 3])
+    servers = chance.sample(nemesis.servers, chance.randrange(1, len(nemesis.servers) + 1))
 
     def strike(process: Process) -> None:
         if how == "killed" and len(nemesis.processes) > 1:
@@ -233,7 +237,7 @@ def strike_failover(nemesis: Nemesis) -> Fault:
             return
         hit.append(process)
         if how == "cut off":
-            for server in nemesis.servers:
+            for server in servers:
                 network.cut(process, server, both=False)
         else:
             process.pause()
