@@ -97,6 +97,7 @@ class History:
         self.acks = nodes // 2 + has_witness
         slowest = chance.choice([0.001, 0.001, 0.005, 0.02])
         world.network.latency = (slowest / 10, slowest)
+        world.network.late_bytes = chance.choice([0.5, 0.9])
         self.servers: list[Server] = []
         for place in range(nodes):
             witness = place == nodes - 1 and has_witness

@@ -370,11 +370,36 @@ def slow_links(nemesis: Nemesis) -> Fault:
 
 
 def flush_scripts(nemesis: Nemesis) -> Fault:
+    """The servers forget all scripts; sometimes somebody gives them back in a moment."""
+    back = nemesis.chance.random() < 0.5
     for server in nemesis.servers:
         if nemesis.chance.random() < 0.7:
-            nemesis.say(f"SCRIPT FLUSH on {server.name}")
+            nemesis.say(f"SCRIPT FLUSH on {server.name}{', for a moment' if back else ''}")
+            kept = server.scripts.copy()
             server.scripts.clear()
+            if back:
+                delay = 4 * nemesis.world.network.latency[1] * nemesis.chance.random()
+                nemesis.world.at(delay, server.scripts.update, kept)
     return 0.05, lambda: None
+
+
+def lose_journals(nemesis: Nemesis) -> Fault:
+    """The replies of a master are lost, and so are the journals in which they were kept."""
+    network = nemesis.world.network
+    master = nemesis.master()
+    nemesis.say(f"replies of {master.name} are lost, and its journals")
+    for process in nemesis.processes:
+        network.cut(master, process, both=False, lossy=True)
+
+    def end() -> None:
+        if master.alive and master.following is None:
+            for key in [key for key in master.keys.dbs[15] if key.startswith(b"haredis:journal:")]:
+                master.keys.remove(15, key)
+                master.replication.feed([(15, [b"DEL", key])])
+        for process in nemesis.processes:
+            network.heal(master, process)
+
+    return nemesis.span((0.05, 0.3)), end
 
 
 def rumour(nemesis: Nemesis) -> Fault:
@@ -417,7 +442,8 @@ FAULTS: dict[Callable[[Nemesis], Fault], int] = {
     partition: 6,
     reset_links: 2,
     slow_links: 2,
-    flush_scripts: 1,
+    flush_scripts: 2,
+    lose_journals: 1,
     operator: 1,
     rumour: 1,
 }
