@@ -115,6 +115,7 @@ class History:
         for server in self.servers:
             self.watch.watch(server)
         self.nemesis = Nemesis(world, self.servers, chance)
+        self.nemesis.journals = self._journals
         self.nemesis.amnesia = 1 if self.mode == "one" else (nodes - 1) // 2
         heartbeat, down_after = chance.choice([(1.0, 3.0), (0.5, 1.5), (0.2, 0.8)])
         options: dict[str, Any] = {
@@ -173,6 +174,11 @@ class History:
     @property
     def living(self) -> list[Client]:
         return [client for client in self.clients if client.process.alive]
+
+    def _journals(self) -> list[bytes]:
+        """Those of clients that have been answered: a session does not begin in them."""
+        journals = [client.service._traffic.delivery.journal for client in self.clients]
+        return [journal.key.encode() for journal in journals if journal._answered]
 
     # What happens.
 
@@ -255,7 +261,7 @@ class History:
             service = client.service
             if service.phase is not Phase.FOLLOWING or service.master != master.name:
                 return f"{client.process.name}: {service!r}"
-            if len(service._traffic.pending):
+            if len(service._traffic.pending) or service._traffic.pending.held:
                 return f"{client.process.name}: {service!r}"
         self.master = master
         return ""

@@ -26,8 +26,9 @@ _STEPS = ("start", "lock", "look", "promote", "serve", "redirect", "gossip", "re
 class Nemesis:
     """Chooses and does what goes wrong. All its chance is its own.
 
-    amnesia  how many servers may forget data when they restart
-    done     what it did, for people
+    amnesia   how many servers may forget data when they restart
+    journals  tells the keys of the journals that may be lost
+    done      what it did, for people
     """
 
     def __init__(self, world: World, servers: list[Server], chance: random.Random) -> None:
@@ -35,6 +36,7 @@ class Nemesis:
         self.servers = servers
         self.chance = chance
         self.amnesia = 1
+        self.journals: Callable[[], list[bytes]] = list
         self.done: list[str] = []
         self._forgetful: set[str] = set()
         self._strike: Callable[[Process, str], None] | None = None
@@ -393,9 +395,9 @@ def lose_journals(nemesis: Nemesis) -> Fault:
 
     def end() -> None:
         if master.alive and master.following is None:
-            for key in [key for key in master.keys.dbs[15] if key.startswith(b"haredis:journal:")]:
-                master.keys.remove(15, key)
-                master.replication.feed([(15, [b"DEL", key])])
+            for key in nemesis.journals():
+                if master.keys.remove(15, key):
+                    master.replication.feed([(15, [b"DEL", key])])
         for process in nemesis.processes:
             network.heal(master, process)
 
