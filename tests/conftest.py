@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +43,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("server_program", chosen_programs(metafunc.config), ids=str)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Where the fresh histories begin: the same in all processes of pytest-xdist.
+    os.environ.setdefault("HAREDIS_SEEDS", str(int.from_bytes(os.urandom(4), "big")))
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     from twisted.internet import reactor
 
@@ -49,6 +55,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"servers: {', '.join(found) or 'NONE FOUND, the tests on servers are skipped'}",
         f"reactor: {type(reactor).__name__}",
+        f"fresh histories: HAREDIS_SEEDS={os.environ['HAREDIS_SEEDS']}",
     ]
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "INEXACT",
     "JOURNAL_LIFE",
     "JOURNAL_SCRIPT",
+    "KEPT_BYTES",
     "LOAD_JOURNAL",
     "MOST_WORDS",
     "TOO_LARGE",
@@ -40,8 +41,9 @@ BATCH_BYTES = 256 * 1024
 MOST_WORDS = 4000
 #: Seconds for which a journal lives after its last write.
 JOURNAL_LIFE = 3600
+#: Of the replies of one batch, so many bytes are kept.
+KEPT_BYTES = 128 * 1024
 _REFRESH = 60.0  # seconds after which its life is prolonged
-_KEPT_BYTES = 128 * 1024  # replies of one batch that are kept
 
 # KEYS: the journal, the opcounter (it may be missing).
 # ARGV: 1 the batch's number; 2 the number up to which all is settled; 3 the number of the batch
@@ -153,7 +155,7 @@ end
 if #odd > 0 then replies[1] = {replies[1], unpack(odd)} end
 return replies
 """
-    % {b"life": JOURNAL_LIFE * 1000, b"most": 2**53, b"kept": _KEPT_BYTES}
+    % {b"life": JOURNAL_LIFE * 1000, b"most": 2**53, b"kept": KEPT_BYTES}
 ).strip()
 JOURNAL_SHA1 = hashlib.sha1(JOURNAL_SCRIPT).hexdigest().encode()
 LOAD_JOURNAL = pack(("SCRIPT", "LOAD", JOURNAL_SCRIPT))

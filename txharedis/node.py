@@ -168,7 +168,7 @@ class Node:
         self._peer_host = address.host
         self._in_cluster = False
         self._was_denied = False  # by the control link that is there now
-        self._one_links: set[OneLink] = set()
+        self._one_links: dict[OneLink, None] = {}
 
     def __repr__(self) -> str:
         role = self.view.role.value if self.view is not None else "unknown"
@@ -325,14 +325,14 @@ class Node:
                 dialled.errback(error)
 
         def ended(reason: Failure) -> None:
-            self._one_links.discard(one)
+            self._one_links.pop(one, None)
             if not dialled.called:
                 dialled.errback(LinkLost(reason.getErrorMessage()))
             gone()
 
         dialled: Deferred[NodeProtocol] = Deferred(lambda _: one.abort())
         one = OneLink(lambda: self._protocol(db, ready, refused), ended)
-        self._one_links.add(one)
+        self._one_links[one] = None
         one.dial(self._reactor, self.address, self._options)
         return dialled
 

@@ -21,6 +21,8 @@ from txharedis.topology import OPCOUNTER_KEY, Address, NodeView, Status
 
 __all__ = ["Traffic"]
 
+_AFTERLIFE = 60  # seconds for which a journal stays when its client was closed
+
 
 class Traffic:
     """The commands of one client and the master that they go to.
@@ -182,16 +184,19 @@ class Traffic:
         return self.pending.add(args, packed, True).addCallbacks(selected, refused)
 
     def end_session(self) -> Deferred[None]:
-        """Take the journal away, if there is one and a master; it expires by itself otherwise."""
+        """Let the journal go soon, if there is one and a master; it takes its hour otherwise.
+
+        Not at once: what a lost link still carries would find no journal, and be run again.
+        """
         journal = self.delivery.journal
         if not journal.used or self.pending.held:
             return succeed(None)
-        args = ("DEL", journal.key)
+        args = ("PEXPIRE", journal.key, 1000 * _AFTERLIFE)
         terms = replace(self._options.terms, delivery="at-most-once", acks=0, timeout=1.0)
-        removed = self.pending.add(
+        shortened = self.pending.add(
             args, pack(args), True, self._options.haredis_db_num, terms=terms
         )
-        return removed.addBoth(lambda _: None)
+        return shortened.addBoth(lambda _: None)
 
     def _may_flow(self, master: NodeView) -> bool:
         node = self._group[master.address]

@@ -59,7 +59,7 @@ class Blocking:
         self.log = log
         self.terms = terms
         self.stopped = False
-        self._commands: set[_Blocked] = set()
+        self._commands: dict[_Blocked, None] = {}
         self._idle: list[Deferred[None]] = []
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Blocking:
         if self.stopped:
             return fail(ServiceStopped("the service was stopped"))
         command = _Blocked(self, name, _words(packed), db, read, acks)
-        self._commands.add(command)
+        self._commands[command] = None
         Deferred.fromCoroutine(command.run()).addBoth(lambda _: self._over(command))
         return command.deferred
 
@@ -103,7 +103,7 @@ class Blocking:
         return done
 
     def _over(self, command: _Blocked) -> None:
-        self._commands.discard(command)
+        self._commands.pop(command, None)
         if not self._commands:
             idle, self._idle = self._idle, []
             for deferred in idle:

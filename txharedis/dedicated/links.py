@@ -124,7 +124,7 @@ class DedicatedLinks:
         self._run_id = ""
         self._wants: list[_Want] = []
         self._dials: dict[DedicatedLink, Deferred[NodeProtocol]] = {}
-        self._used: set[DedicatedLink] = set()
+        self._used: dict[DedicatedLink, None] = {}
         self._idle: dict[DedicatedLink, Timer] = {}
         self._left = 0  # attempts and links that are not gone yet
         self._retry: Timer | None = None
@@ -204,7 +204,7 @@ class DedicatedLinks:
         """
         if link not in self._used:
             return
-        self._used.discard(link)
+        self._used.pop(link, None)
         if self._refusal is None and not link.gone and self._leads_here(link):
             self._rest(link)
             self._serve()
@@ -238,7 +238,7 @@ class DedicatedLinks:
 
     def _hand_out(self, want: _Want, link: DedicatedLink) -> None:
         self._wants.remove(want)
-        self._used.add(link)
+        self._used[link] = None
         want.deferred.callback(link)
 
     def _dial(self, node: Node, db: int) -> None:
@@ -294,7 +294,7 @@ class DedicatedLinks:
         link.abort()
 
     def _forget(self, link: DedicatedLink) -> None:
-        self._used.discard(link)
+        self._used.pop(link, None)
         timer = self._idle.pop(link, None)
         if timer is not None and timer.active():
             timer.cancel()

@@ -27,13 +27,13 @@ class Monitors:
         self.clock = clock
         self.links = links
         self.log = log
-        self._all: set[Monitoring] = set()
+        self._all: dict[Monitoring, None] = {}
 
     def start(self, on_line: Callable[[str], object], db: int) -> Deferred[Monitoring]:
         """See HAClient.monitor."""
         monitoring = Monitoring(self, on_line, db)
-        self._all.add(monitoring)
-        monitoring.ended.addBoth(lambda _: self._all.discard(monitoring))
+        self._all[monitoring] = None
+        monitoring.ended.addBoth(lambda _: self._all.pop(monitoring, None))
         monitoring.begin()
         return monitoring.confirmed
 

@@ -41,7 +41,7 @@ class Transactions:
         self.scripts = scripts
         self.stopped = False
         self._unanswered = 0
-        self._sleepers: set[Alarm] = set()
+        self._sleepers: dict[Alarm, None] = {}
         self._idle: list[Deferred[None]] = []
 
     def __len__(self) -> int:
@@ -154,12 +154,12 @@ class Transactions:
 
     async def _sleep(self, seconds: float) -> None:
         alarm = Alarm(self.clock)
-        self._sleepers.add(alarm)
+        self._sleepers[alarm] = None
         try:
             if not self.stopped:
                 await alarm.sleep(seconds)
         finally:
-            self._sleepers.discard(alarm)
+            self._sleepers.pop(alarm, None)
 
 
 async def _result(value: Any) -> Any:

@@ -63,7 +63,7 @@ class Seat:
     ) -> None:
         self.address = address
         self.link: SubscriberProtocol | None = None
-        self.on: set[Name] = set()
+        self.on: dict[Name, None] = {}
         self.refused: set[Name] = set()
         self.leaving: set[Name] = set()
         self.delivers = False
@@ -74,7 +74,7 @@ class Seat:
         self._book = book
         self._marker = (Kind.CHANNEL, marker)
         self._observer = observer
-        self._asked: set[Name] = set()
+        self._asked: dict[Name, None] = {}
         self._unanswered = 0
         self._kept: list[list[Any]] = []
         self._receive: Receive = Keeper(None)
@@ -133,7 +133,7 @@ class Seat:
     @property
     def idle(self) -> bool:
         """Whether nothing is on, or asked for, that a user may wait for."""
-        return not self._unanswered and self._asked <= {self._marker}
+        return not self._unanswered and self._asked.keys() <= {self._marker}
 
     # What becomes of messages.
 
@@ -171,9 +171,10 @@ class Seat:
         less = [name for name in self._asked if name not in wanted and name != self._marker]
         # The last of all: when markers show, everything else that was asked for does.
         marker = [self._marker] if self._marker not in self._asked else []
-        self._asked = {*wanted, self._marker}
-        self.refused &= self._asked
-        self.on.difference_update(less)
+        self._asked = {**wanted, self._marker: None}
+        self.refused &= self._asked.keys()
+        for name in less:
+            self.on.pop(name, None)
         self.leaving.update(less)
         for kind in Kind:
             self._ask(kind.opposite, kind, less, self._left)
@@ -182,7 +183,7 @@ class Seat:
 
     def retry(self) -> None:
         """Ask again for what was refused."""
-        self._asked -= self.refused
+        self._asked = {name: None for name in self._asked if name not in self.refused}
         self.refused.clear()
         self.sync()
 
@@ -217,14 +218,14 @@ class Seat:
 
     def _confirmed(self, name: Name, error: Exception | None) -> None:
         if error is None:
-            self.on.add(name)
+            self.on[name] = None
             self._observer.seat_confirmed(self, name)
         else:
             self.refused.add(name)
             self._observer.seat_refused(self, name, error)
 
     def _left(self, name: Name, error: Exception | None) -> None:
-        self.on.discard(name)
+        self.on.pop(name, None)
         self.leaving.discard(name)
         self._observer.seat_left(self, name)
 
@@ -251,7 +252,7 @@ class Seat:
         self.link = link
         link.receive = self._receive
         self.ready_at = self._reactor.seconds()
-        self._asked = set()
+        self._asked = {}
         self._unanswered = 0
         self.sync()
 
@@ -260,7 +261,7 @@ class Seat:
         self.on.clear()
         self.leaving.clear()
         self.refused.clear()
-        self._asked = set()
+        self._asked = {}
         self._observer.seat_lost(self)
 
 

@@ -80,7 +80,7 @@ class Seating:
         self._handover: Handover | None = None
         self._missing: dict[Name, float] = {}  # refused though wanted, since when
         self._closed = False
-        self._closing: set[Deferred[Any]] = set()
+        self._closing: dict[Deferred[Any], None] = {}
         self._timer: Timer | None = None
         self._due = 0.0
         self._awake_since = 0.0
@@ -185,8 +185,8 @@ class Seating:
 
     def _leave(self, seat: Seat) -> None:
         closed = seat.close()
-        self._closing.add(closed)
-        closed.addCallback(lambda _: self._closing.discard(closed))
+        self._closing[closed] = None
+        closed.addCallback(lambda _: self._closing.pop(closed, None))
 
     def _leave_seats(self) -> None:
         for seat in self._seats():

@@ -61,7 +61,7 @@ class Subscriptions:
         )
         self._changed_call: Timer | None = None
         self._verdict: HARedisError | None = None
-        self._streams: set[MessageStream] = set()
+        self._streams: dict[MessageStream, None] = {}
 
     def __repr__(self) -> str:
         return f"<Subscriptions {len(self._book.names)} {self._seating!r}>"
@@ -105,10 +105,10 @@ class Subscriptions:
 
     def join(self, stream: MessageStream) -> None:
         """A stream is told when the client stops."""
-        self._streams.add(stream)
+        self._streams[stream] = None
 
     def part(self, stream: MessageStream) -> None:
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
 
     def _add(
         self, kind: Kind, channels: Any, on_message: OnMessage, on_gap: OnGap | None

@@ -70,7 +70,7 @@ class ReplicaReads:
         self._nearest: Address | None = None
         self._outgoing: dict[Node, list[Read]] = {}
         self._waiting: deque[Read] = deque()
-        self._at_master: set[Read] = set()  # those that a replica may answer just as well
+        self._at_master: dict[Read, None] = {}  # those that a replica may answer just as well
         self._deadlines = Deadlines(clock, self._expire)
         self._stopped: Callable[[bool | None], HARedisError] | None = None
 
@@ -108,7 +108,7 @@ class ReplicaReads:
 
     def _put(self, read: Read, where: Node | _Other) -> None:
         if where is _Other.MASTER:
-            self._at_master.add(read)
+            self._at_master[read] = None
             self._to_master(read)
         elif where is _Other.NOWHERE:
             self._waiting.append(read)
@@ -186,7 +186,7 @@ class ReplicaReads:
         )
 
     def _answered(self, reply: object, read: Read) -> None:
-        self._at_master.discard(read)
+        self._at_master.pop(read, None)
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
             deferred.callback(reply)
@@ -194,7 +194,7 @@ class ReplicaReads:
     def _failed(self, failure: Failure, read: Read) -> None:
         if read.at_master is None:
             return  # it was taken back
-        self._at_master.discard(read)
+        self._at_master.pop(read, None)
         deferred, read.deferred = read.deferred, None
         if deferred is not None:
             deferred.errback(failure)
@@ -206,7 +206,7 @@ class ReplicaReads:
             if isinstance(where, _Other) or read.at_master is None:
                 continue
             self._pending.keep(len(read.packed))  # before, or the queue may be idle for a moment
-            self._at_master.discard(read)
+            self._at_master.pop(read, None)
             queued, read.at_master = read.at_master, None
             queued.cancel()
             self._put(read, where)
