@@ -96,8 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("chaos (--peer sentinel: that one instead)")
     group.add_argument("--minutes", type=float, default=2.0, help="of faults (%(default)s)")
     group.add_argument("--nodes", type=int, choices=[3, 5], default=usual.nodes, help="(3)")
-    group.add_argument("--acks", type=int, help="of each write; the client's default if not given")
-    group.add_argument("--delivery", help="at-most-once, at-least-once, ...; the client's default")
     group.add_argument("--seed", type=int, default=usual.seed, help="(%(default)s)")
     group.add_argument("--at-once", type=int, default=1, help="faults at one time (%(default)s)")
     group.add_argument("--faults", nargs="+", default=[], metavar="NAME", help="these alone")

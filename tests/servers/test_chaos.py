@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from txharedis.options import DELIVERIES
 from txharedis.testing.chaos.history import History, NotHealed, Settings, play
 from txharedis.testing.servers import ServerProgram, find_programs
 
@@ -20,7 +19,6 @@ on_reactor = pytest_twisted.ensureDeferred
 SECONDS = 60.0
 """Of faults, in all that demand that nothing is lost."""
 
-EXACTLY_ONCE = "exactly-once"
 QUICK = Settings().options
 
 KNOWN = {"OutcomeUnknown", "NotReplicated"}
@@ -43,7 +41,6 @@ def assert_orderly(history: History) -> None:
 
 
 # A write survives when 1 + acks + quorum are more than all nodes.
-@pytest.mark.skipif(EXACTLY_ONCE not in DELIVERIES, reason="there is no such delivery")
 @pytest.mark.parametrize(("nodes", "acks"), [(3, 1), (5, 2)])
 @on_reactor
 async def test_nothing_is_lost_and_nothing_comes_twice(
@@ -53,7 +50,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
         seconds=SECONDS / 2 / len(find_programs()),
         nodes=nodes,
         seed=nodes,
-        options={**QUICK, "delivery": EXACTLY_ONCE, "acks": acks},
+        options={**QUICK, "delivery": "exactly-once", "acks": acks},
     )
     history = await play(reactor, server_program, settings)
     assert_orderly(history)
@@ -65,7 +62,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
 async def test_without_confirmation_nothing_comes_twice_and_all_is_answered(
     reactor: Any, server_program: ServerProgram
 ) -> None:
-    options = {**QUICK, "delivery": DELIVERIES[0]}
+    options = {**QUICK, "delivery": "exactly-once"}
     settings = Settings(seconds=5.0, seed=1, options=options)
     assert_orderly(await play(reactor, server_program, settings))
 
