@@ -4,6 +4,7 @@
     python -m benchmarks throughput --rounds 9
     python -m benchmarks pubsub
     python -m benchmarks failover --kills 50 --clients 1 50 --peer sentinel --json figures.json
+    python -m benchmarks chaos --minutes 30 --nodes 5 --acks 1
 
 Run it from the root of the repository, on a quiet machine. All traffic stays on 127.0.0.1.
 """
@@ -19,7 +20,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from benchmarks import failover, pubsub, sentinel, throughput
+from benchmarks import chaos, failover, pubsub, sentinel, throughput
 from benchmarks.group import choose_program
 from benchmarks.report import environment
 from txharedis.options import DELIVERIES
@@ -33,7 +34,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", nargs="?", choices=["throughput", "pubsub", "failover", "all"], default="all"
+        "what",
+        nargs="?",
+        choices=["throughput", "pubsub", "failover", "chaos", "all"],
+        default="all",
+        help="(all: without chaos)",
     )
     parser.add_argument("--server", metavar="NAME", help="redis, valkey, or as redis-7.0.15")
     parser.add_argument("--json", metavar="FILE", type=Path, help="keep all figures there")
@@ -67,6 +72,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     group.add_argument("--acks", type=int, default=outage.acks, help="(%(default)s)")
     group.add_argument("--peer", choices=["sentinel"], help="the same kill with another software")
     group.add_argument("--peer-kills", type=int, default=5, help="(%(default)s)")
+    chaos.add_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -89,8 +95,15 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
         kept["failover"] = await failover.run(reactor, program, outage)
         if options.peer == "sentinel":
             kept["sentinel"] = await sentinel.run(reactor, program, options.peer_kills)
+    healthy = True
+    if options.what == "chaos":
+        totals = await chaos.run(reactor, program, options)
+        kept["chaos"] = totals.figures()
+        healthy = totals.healthy or options.peer is not None
     if options.json is not None:
         options.json.write_text(json.dumps(kept, indent=1) + "\n")
+    if not healthy:
+        raise SystemExit(1)
 
 
 def main(reactor: Any, *arguments: str) -> Deferred[None]:

@@ -165,10 +165,14 @@ class Holder(ProcessProtocol):
         found: dict[str, Any] = await eventually(heard, timeout)
         return found
 
+    def send(self, *words: str) -> None:
+        """Let its client run a command, whatever becomes of it."""
+        self._process.write(" ".join(words).encode() + b"\n")
+
     async def run(self, *words: str) -> Any:
         """Let its client run a command; the reply."""
         number = str(sum(said["kind"] == "reply" for said in self.said))
-        self._process.write(" ".join(words).encode() + b"\n")
+        self.send(*words)
         return (await self.until("reply", number=number))["value"]
 
     def block_until_signalled(self, timeout: float = PATIENCE) -> None:
@@ -177,7 +181,7 @@ class Holder(ProcessProtocol):
         It blocks the whole process, so that the clients of this one notice nothing meanwhile.
         """
         deadline = time.monotonic() + timeout
-        while self._state() not in ("T", "Z"):
+        while self._state() not in ("T", "Z", ""):
             assert time.monotonic() < deadline, f"it did not get there; it said {self.said}"
             time.sleep(0.001)
 

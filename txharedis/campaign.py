@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from txharedis.election import Elect, Follow, Repair, majority
 from txharedis.errors import LinkLost, LockLost, ResponseError, StepFailed
-from txharedis.events import Event, FailoverStep
+from txharedis.events import Event, FailoverStep, HistoryDiscarded
 from txharedis.gossip import announcement
 from txharedis.group import Survey
 from txharedis.interfaces import Args, Clock
@@ -57,6 +57,9 @@ class Campaign:
         Raises LockLost, LinkLost or ResponseError when the winner could not be promoted; then
         nothing has changed.
         """
+        before = survey
+        if await self._take_back(survey):
+            return None
         lock = await self._lock(survey)
         if lock is None:
             return None
@@ -72,18 +75,34 @@ class Campaign:
                 return None
             self._serve(master)
             self._step("serve", lock, master.address)
-            await self._redirect_others(lock, survey, decision, master)
+            await self._redirect_others(lock, before, survey, decision, master)
             await self._tell_everyone(lock, survey, master)
         finally:
             await lock.release()
         self._step("release", lock)
         return master
 
+    async def _take_back(self, survey: Survey) -> bool:
+        """End a server's FAILOVER whose target and whose client are gone.
+
+        It refuses SLAVEOF and parks what we write, the lock as well. So this alone is done without
+        the lock: when nobody has held one for long. The server is master again, as before.
+        """
+        stuck = [v for v in survey.views.values() if v.failing_over and not v.is_master]
+        for view in stuck:
+            if view.address in survey.controls:
+                self._log.warn("{node} could not hand over: it takes it back", node=view.address)
+                await survey.controls[view.address].exchange(
+                    ["FAILOVER", "ABORT"], timeout=self._options.survey_timeout
+                )
+        return bool(stuck)
+
     async def repair(self, survey: Survey) -> bool:
         """Put right what deviates from the master's group, with no promotion.
 
         Returns whether anything was put right.
         """
+        before = survey
         lock = await self._lock(survey)
         if lock is None:
             return False
@@ -93,7 +112,7 @@ class Campaign:
             decision = survey.decision
             if isinstance(decision, Follow):
                 for repair in decision.repairs:
-                    done += await self._put_right(lock, survey, decision.master, repair)
+                    done += await self._put_right(lock, before, survey, decision.master, repair)
         finally:
             await lock.release()
         return done > 0
@@ -163,17 +182,27 @@ class Campaign:
                 )
                 winner = others.pop(0)
 
-    async def _promote(self, lock: QuorumLock, winner: NodeView, group: str) -> NodeView:
+    async def _promote(
+        self, lock: QuorumLock, winner: NodeView, group: str, *also: Args
+    ) -> NodeView:
         lock.check()
         crowned = _crowned(winner, lock.epoch, group)
         await lock.granted[winner.address].fenced(
-            ["SLAVEOF", "NO", "ONE"], *self._crown(crowned), announcement(winner.address)
+            ["SLAVEOF", "NO", "ONE"],
+            *self._crown(crowned),
+            *also,
+            announcement(winner.address),
         )
         self._step("promote", lock, winner.address)
         return crowned
 
     async def _redirect_others(
-        self, lock: QuorumLock, survey: Survey, decision: Elect, master: NodeView
+        self,
+        lock: QuorumLock,
+        before: Survey,
+        survey: Survey,
+        decision: Elect,
+        master: NodeView,
     ) -> None:
         """All that can go on by a partial resync, and one that needs a full one."""
         others = [
@@ -187,23 +216,29 @@ class Campaign:
         slow = [view for view in others if view not in quick]
         await gatherResults(
             [
-                Deferred.fromCoroutine(self._redirect(lock, view, master.address))
+                Deferred.fromCoroutine(self._redirect(lock, view, master, before))
                 for view in [*quick, *slow[:1]]
             ],
             consumeErrors=True,
         )
 
-    async def _redirect(self, lock: QuorumLock, view: NodeView, master: Address) -> bool:
-        """Make one node a read-only replica; a failure is left to the next survey's repairs."""
+    async def _redirect(
+        self, lock: QuorumLock, view: NodeView, master: NodeView, before: Survey
+    ) -> bool:
+        """Make one node a read-only replica; a failure is left to the next survey's repairs.
+
+        `before` is from before the lock, which is a write too.
+        """
         self._log.step("making {node} into a slave", node=view.address)
-        commands: list[Args] = [["SLAVEOF", master.host, master.port]]
+        place = master.address
+        commands: list[Args] = [["SLAVEOF", place.host, place.port]]
         held = lock.granted[view.address]
         if view.is_master:
             # Nobody shall go on writing to it, or listening to silence.
             commands.append(["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
             commands.append(["CLIENT", "KILL", "TYPE", "pubsub"])
         try:
-            commands[:0] = await self._credentials(held, master)
+            commands[:0] = await self._credentials(held, place)
             lock.check()
             await held.finish(*commands)
         except (LockLost, LinkLost, ResponseError) as error:
@@ -214,7 +249,34 @@ class Campaign:
             )
             return False
         self._step("redirect", lock, view.address)
+        if view.is_master and before.memory.epoch:
+            came_back = before.views.get(view.address, view)
+            old = came_back if came_back.replid == view.replid else view
+            self._tell_what_went(old, master, lock.epoch)
         return True
+
+    def _tell_what_went(self, old: NodeView, master: NodeView, epoch: int) -> None:
+        count = master.discards(old)
+        parted = None if count is None else old.offset - count + 1
+        (self._log.warn if count or (count is None and old.keys) else self._log.info)(
+            "{node} was master and is a replica now: {count} bytes of its history were confirmed "
+            "by nobody and are gone (its offset {offset}, parted at {parted})",
+            node=old.address,
+            count="unknown, how many" if count is None else count,
+            offset=old.offset,
+            parted="unknown" if parted is None else parted,
+        )
+        self._emit(
+            HistoryDiscarded(
+                at=self._clock.seconds(),
+                node=old.address,
+                master=master.address,
+                epoch=epoch,
+                count=count,
+                offset=old.offset,
+                parted_at=parted,
+            )
+        )
 
     async def _credentials(self, held: NodeLock, master: Address) -> list[Args]:
         """The commands that let a node in at the master that it is to follow.
@@ -241,14 +303,20 @@ class Campaign:
         return commands
 
     async def _put_right(
-        self, lock: QuorumLock, survey: Survey, master: Address, repair: Repair
+        self,
+        lock: QuorumLock,
+        before: Survey,
+        survey: Survey,
+        master: Address,
+        repair: Repair,
     ) -> bool:
         held = lock.granted.get(repair.node)
         if held is None:
             self._log.step("{node} could not be locked for a repair", node=repair.node)
             return False
         if repair.kind == "redirect":
-            return await self._redirect(lock, survey.views[repair.node], master)
+            view = survey.views[repair.node]
+            return await self._redirect(lock, view, survey.views[master], before)
         view = survey.views[master]
         group = _group(view, survey)
         lock.check()

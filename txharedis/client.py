@@ -66,6 +66,8 @@ class Group(Protocol):
 
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]: ...
 
+    def switchover(self, to: object = None, timeout: float = 10.0) -> Deferred[str]: ...
+
     def when_ready(self) -> Deferred[None]: ...
 
     def drain(self) -> Coroutine[Deferred[Any], Any, None]: ...
@@ -395,6 +397,23 @@ class HAClient(CommandMethods):
         logged. Fails with ResponseError where the server refuses.
         """
         return self._group.monitor(on_line)
+
+    def switchover(self, to: object = None, timeout: float = 10.0) -> Deferred[str]:
+        """Move the master to another node, as planned: no write is lost, and none fails.
+
+        `to` is one of the nodes, as create_client takes it; None is the replica that holds most. It
+        is waited for until it has caught up, `timeout` seconds at most. Then writes stand still for
+        a few milliseconds, those of this client in its queue and those of others in the server.
+        Fires with the new master as "host:port". Fails with
+          SwitchoverFailed  it was not moved; the text says why, and who is master. With
+                            executed=False nothing has changed, with None it was begun;
+          NoMaster          there was none to begin with, within `timeout`;
+          AccessDenied      a right is missing; docs/operations.md names those that it takes;
+          InvalidOption     `to` is not one of the nodes, or `timeout` is not a time;
+          ServiceStopped    the client was closed.
+        Cancelling it before it has begun takes it back; later it only stops waiting.
+        """
+        return self._group.switchover(to, timeout)
 
     def shutdown(self) -> Deferred[Any]:
         """Shut the master down: the others then replace it."""

@@ -20,6 +20,8 @@ from txharedis.replies import is_demotion, journal_denied, of_script_only
 __all__ = ["Delivery"]
 
 _AS_THEY_ARE = frozenset({0, RIDES})
+# A server that takes no writes now makes no journal: each command has its own answer then.
+_NO_WRITES = ("OOM ", "MISCONF ", "NOREPLICAS ")
 _TRY_AGAIN = 60.0  # seconds after which a journal is tried where it was denied
 
 
@@ -242,8 +244,10 @@ class _Batch:
             why = "is beyond 2^53" if odd == INEXACT else "was lost, and is too large to be kept"
             self._queue.failed(command, _ran(command, f"its reply {why}"))
         elif isinstance(reply, Exception) and of_script_only(reply):
-            _make_plain(command)  # a script cannot run it; it was not executed
-            self._queue.again(command)
+            # It was not executed. Nearly always it is refused outside of a script, too, in other
+            # words; what stood behind it was run, and must not be run behind what followed.
+            _make_plain(command)
+            self._queue.again(command, aside=True)
         elif isinstance(reply, Exception) or command.read:
             self._queue.settled(command, reply)
         else:
@@ -259,7 +263,7 @@ class _Batch:
                 self._queue.turned_away(command, error)
         elif self.lost_once:
             self._unknown(f"another server refused: {error}")
-        elif journal_denied(error) or str(error).startswith("OOM"):
+        elif journal_denied(error) or str(error).startswith(_NO_WRITES):
             if journal_denied(error):
                 self._delivery.deny(error)
             in_flight = self._in_flight()

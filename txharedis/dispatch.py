@@ -101,7 +101,7 @@ class Dispatch:
             return fail(UnsupportedCommand(refusal(info.name)))
         if info.replica and terms.read_from != "master":
             read = self.reads.add(args, packed, info, terms)
-            return self._with_scripts(read, info, packed) if info.noscript else read
+            return self._with_scripts(read, info, packed, terms) if info.noscript else read
         if self._options.command_logging:
             place = self._traffic.address or "nobody yet"
             self._log.info(
@@ -114,26 +114,26 @@ class Dispatch:
             fit = info.fit if len(args) <= MOST_WORDS else PLAIN
             reply = self._traffic.pending.add(args, packed, info.read, terms=terms, fit=fit)
         if info.noscript:
-            reply = self._with_scripts(reply, info, packed)
+            reply = self._with_scripts(reply, info, packed, terms)
         if terms.own_writes is not None and not info.read:
             terms.own_writes.begin()
             reply.addBoth(terms.own_writes.end)
         return reply
 
     def _with_scripts(
-        self, reply: Deferred[object], info: CommandInfo, packed: bytes
+        self, reply: Deferred[object], info: CommandInfo, packed: bytes, terms: Terms
     ) -> Deferred[object]:
         self._scripts.note(info.name, packed)
-        return reply.addErrback(self._script_again, info, packed, self._db)
+        return reply.addErrback(self._script_again, info, packed, self._db, terms)
 
     def _script_again(
-        self, failure: Failure, info: CommandInfo, packed: bytes, db: int
+        self, failure: Failure, info: CommandInfo, packed: bytes, db: int, terms: Terms
     ) -> Failure | Deferred[object]:
         """A master that does not know a script of ours is given it."""
         words = self._scripts.again(info.name, packed, failure.value)
         if words is None:
             return failure
-        return self._traffic.pending.add(words, pack(tuple(words)), info.read, db)
+        return self._traffic.pending.add(words, pack(tuple(words)), info.read, db, terms=terms)
 
     @property
     def _db(self) -> int:

@@ -45,8 +45,9 @@ class Evidence:
     client followed, 0 and "" before it did; `history` is the replid of the master that it follows.
     `clusters` are the nodes that deny us because they are in cluster mode, `denied` those that deny
     us for want of a right, with their errors; `commands_denied` deny only the command link. `doubt`
-    is what `doubt_of` said, while it has to be heeded. `follows_only` tells that this client may
-    change nothing on the servers.
+    is what `doubt_of` said, while it has to be heeded. `lock_is_ours` tells that this client holds
+    the lock that the views show, `stuck` that a server's own FAILOVER lasts for too long, and
+    `follows_only` that this client may change nothing on the servers.
     """
 
     nodes: tuple[Address, ...]
@@ -59,6 +60,8 @@ class Evidence:
     adopt: frozenset[Address] = frozenset()
     clusters: frozenset[Address] = frozenset()
     doubt: str = ""
+    lock_is_ours: bool = False
+    stuck: bool = False
     denied: Mapping[Address, str] = field(default_factory=dict)
     commands_denied: Mapping[Address, str] = field(default_factory=dict)
     follows_only: bool = False
@@ -351,7 +354,21 @@ class _Case:
             return self._elect(f"{len(claimants)} masters claim epoch {self.epoch}")
         if self.epoch == 0:
             return self._first_time()
-        return self._succeed(self._last_master(), "")
+        return self._handed_over() or self._succeed(self._last_master(), "")
+
+    def _handed_over(self) -> Wait | None:
+        """What to wait for while somebody moves the master: the old one lives and has let go.
+
+        The epoch follows in a moment. If whoever does it dies first, its lock expires, and the
+        master is elected; those who hold most are equal.
+        """
+        locked = any(view.locked for view in self.ours) and not self.evidence.lock_is_ours
+        newest = [v for v in self.ours if v.epoch == self.epoch and v.group == self.group]
+        for view in newest:
+            busy = locked or (view.failing_over and not self.evidence.stuck)
+            if busy and view.run_id == view.meta_run_id:
+                return Wait(f"{view.address} hands over to another master", SOON)
+        return None
 
     def _without_the_newest(self, remembered: int) -> Decision:
         """Nobody here has the epoch that this client has already seen."""
@@ -426,7 +443,7 @@ class _Case:
             (v for v in self.ours if v.epoch == self.epoch and v.group == self.group),
             key=lambda view: view.address,
         )
-        for address, run_id in self.evidence.run_ids.items():
+        for address, run_id in sorted(self.evidence.run_ids.items()):
             if run_id == newest.meta_run_id and address in self.evidence.nodes:
                 return address
         for address in self.evidence.nodes:

@@ -29,6 +29,7 @@ __all__ = [
     "ResponseError",
     "ServiceStopped",
     "StepFailed",
+    "SwitchoverFailed",
     "TransactionLost",
     "UnfitNodes",
     "UnsupportedCommand",
@@ -171,6 +172,19 @@ class AccessDenied(HARedisError):
 
 class UnfitNodes(HARedisError):
     """The nodes given cannot be one group: cluster mode, Sentinel, or a master not among them."""
+
+
+class SwitchoverFailed(HARedisError):
+    """The master was not moved; the text says why, and who is master.
+
+    `executed` is False when nothing has changed. It is None when it was begun and the client lost
+    sight of it: then another master than the one asked for was elected, or soon is. No write is
+    lost in either case.
+    """
+
+    def __init__(self, message: str, executed: bool | None = False) -> None:
+        super().__init__(message)
+        self.executed = executed
 
 
 class LinkLost(HARedisError):

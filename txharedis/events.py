@@ -15,6 +15,7 @@ __all__ = [
     "FailoverEnded",
     "FailoverStarted",
     "FailoverStep",
+    "HistoryDiscarded",
     "MasterChanged",
     "NodeChanged",
     "Refused",
@@ -87,6 +88,8 @@ class FailoverStarted(Event):
 class FailoverStep(Event):
     """One step is done: "lock", "look", "promote", "serve", "redirect", "gossip" or "release".
 
+    In a switchover "hand over" comes before "promote": the old master has let go.
+
     `node` is the node it was done on, None where it concerns them all.
     """
 
@@ -102,9 +105,36 @@ class FailoverEnded(Event):
     Then somebody else was first, or it failed, or was not needed any more. `outage` is in seconds,
     from the moment this client lost the old master until it used the new one; 0.0 when it had none
     before.
+
+    `offset` is the new master's at its promotion: what it has of the old history. `old_offset` is
+    the newest that is known of the old master `old`, `old_offset_age` seconds before it was lost:
+    what the old one took since then, and what lies between the two, was confirmed by no replica
+    that is still there. They are None where nothing is known, or where the two do not compare.
     """
 
     master: Address | None
     epoch: int
     reason: str = ""
     outage: float = 0.0
+    offset: int | None = None
+    old: Address | None = None
+    old_offset: int | None = None
+    old_offset_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryDiscarded(Event):
+    """This client made a master that came back a replica of the present one.
+
+    `count` is how many bytes of its replication history nobody had confirmed and are lost, 0 for
+    none, None when nobody knows: it has restarted without its history. `offset` is what it had when
+    it came back, `parted_at` the first offset at which the two differ, None when that is unknown.
+    Beside writes, the PINGs of a master to its replicas count too (14 bytes each).
+    """
+
+    node: Address
+    master: Address
+    epoch: int
+    count: int | None
+    offset: int
+    parted_at: int | None

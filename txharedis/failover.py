@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from txharedis.alarm import Alarm
@@ -25,9 +25,12 @@ from txharedis.dispatch import Dispatch
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
+    InvalidOption,
     LinkLost,
     LockLost,
     ResponseError,
+    ServiceStopped,
+    SwitchoverFailed,
     UnfitNodes,
     WouldDiscardData,
 )
@@ -44,10 +47,13 @@ from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
 from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
+from txharedis.losses import LastWord, LastWords
 from txharedis.node import Node
-from txharedis.options import Options, Terms, parse_nodes
+from txharedis.options import Options, Terms, check_seconds, parse_nodes
+from txharedis.orders import Orders
 from txharedis.pubsub.subscriptions import Subscriptions
 from txharedis.rights import SUBSCRIBING, denied
+from txharedis.switchover import Switchover
 from txharedis.topology import Address, NodeView, Status, Topology
 from txharedis.traffic import Traffic
 
@@ -129,7 +135,26 @@ class FailoverService(Service):
             is_up=lambda node: self._group[node].status is Status.UP,
         )
         self._campaign = Campaign(
-            reactor, self.options, self._log, self._emit, self._look, self._use
+            reactor, self.options, self._log, self._emit, self._look_again, self._use
+        )
+        self._orders = Orders(
+            reactor,
+            self._group,
+            self.options,
+            Switchover(
+                reactor,
+                self.options,
+                self._log,
+                self._emit,
+                self._look_again,
+                self._use,
+                hold=lambda: self._traffic.hold(self.options.lock_time / 4),
+                dial=lambda node: self._group[node].dial(
+                    self.options.haredis_db_num, self._group[node].run_id, _nothing
+                ),
+            ),
+            self,
+            self._alarm.wake,
         )
         self.phase = Phase.IDLE
         self.client = HAClient(self)
@@ -138,6 +163,8 @@ class FailoverService(Service):
         self._awaiting_end: list[Deferred[None]] = []
         self._conductor: Deferred[None] | None = None
         self._last_master: NodeView | None = None
+        self._last_words = LastWords()
+        self._move_id = ""  # of the newest switchover
         self._outage = 0.0  # seconds from the loss of the last master to the use of this one
         self._waits = 0  # in a row
         self._repair_due: float | None = None
@@ -197,6 +224,21 @@ class FailoverService(Service):
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Monitoring]:
         """See HAClient.monitor."""
         return self._dispatch.monitor(on_line)
+
+    def switchover(self, to: object = None, timeout: float = 10.0) -> Deferred[str]:
+        """See HAClient.switchover."""
+        try:
+            node = None if to is None else Address.parse(to)
+            check_seconds("timeout", timeout)
+            if node is not None and all(node != known.address for known in self._group):
+                raise InvalidOption(f"to={node} is not one of the nodes")
+        except InvalidOption as error:
+            return fail(error)
+        if self._stopped:
+            return fail(ServiceStopped("the service was stopped"))
+        if self._single:
+            return fail(SwitchoverFailed("there is no other node"))
+        return self._orders.add(node, timeout)
 
     @property
     def master(self) -> str | None:
@@ -272,6 +314,7 @@ class FailoverService(Service):
         if self.phase is Phase.STOPPED:
             return self.when_stopped()
         self._become(Phase.STOPPED)
+        self._orders.stop()
         self._traffic.stop()
         unsubscribed = self.subscriptions.close()
         if self._conductor is not None:
@@ -336,12 +379,18 @@ class FailoverService(Service):
         await self._alarm.sleep(1.0)
         await self._conduct()
 
-    async def _look(self) -> Survey:
+    async def _look(self, lock_is_ours: bool = False) -> Survey:
         following = self._traffic.master is not None
-        return await self._group.survey(self._traffic.memory, following=following)
+        return await self._group.survey(
+            self._traffic.memory, following=following, lock_is_ours=lock_is_ours
+        )
+
+    async def _look_again(self) -> Survey:
+        return await self._look(lock_is_ours=True)
 
     async def _act(self, survey: Survey) -> float:
         """Do what was decided; returns the seconds until the next look."""
+        survey = await self._let_it_answer(survey)
         decision = survey.decision
         left = self._started_at + self.options.connect_timeout - self._now
         if left > 0 and self._too_early(survey):
@@ -353,13 +402,32 @@ class FailoverService(Service):
         self._tell_what_is_lost(survey)
         match decision:
             case Follow():
-                return await self._follow(survey, decision)
+                delay = await self._follow(survey, decision)
+                if self._orders.pending:
+                    return await self._orders.proceed(survey, decision, delay)
+                return delay
             case Elect():
                 return await self._elect(survey, decision)
             case Wait():
                 return self._wait(survey, decision)
             case Refuse():
                 return self._refuse(decision)
+
+    async def _let_it_answer(self, survey: Survey) -> Survey:
+        """A master that has let go says of each write in flight that it was not run.
+
+        Its own word in a survey may be older than that of its successor: then it is asked again.
+        """
+        master = self._traffic.master
+        view = None if master is None else survey.views.get(master.address)
+        if master is None or view is None or view.run_id != master.run_id or self._single:
+            return survey
+        if view.is_master and any(v.epoch > view.epoch for v in survey.views.values()):
+            survey = await self._look()
+            view = survey.views.get(master.address, view)
+        if not view.is_master and view.run_id == master.run_id:
+            await self._traffic.hold(self.options.survey_timeout)
+        return survey
 
     def _too_early(self, survey: Survey) -> bool:
         """Whether nodes that have not been heard of since the start may change the decision.
@@ -453,9 +521,10 @@ class FailoverService(Service):
         return max(0.0, self._repair_due - self._now)
 
     def _until_next_look(self, survey: Survey) -> float:
-        in_motion = any(
-            view.loading or not (view.is_master or view.link_up) for view in survey.views.values()
-        )
+        views = survey.views.values()
+        in_motion = any(view.loading or not (view.is_master or view.link_up) for view in views)
+        # One that was asked and did not answer in time may deviate, too.
+        in_motion = in_motion or self._group.count(Status.UP) > len(views)
         interval = self.options.survey_interval
         quiet = (min(1.0, interval) if in_motion else interval) * random.uniform(0.8, 1.2)
         return self._traffic.backoff or quiet
@@ -466,6 +535,7 @@ class FailoverService(Service):
         old = self._last_master
         lost_at = self._traffic.lost_at
         changed = self._traffic.use(master)
+        self._last_words.followed(master, self._now)
         self._dispatch.reads.news()
         if not changed and self.phase is Phase.FOLLOWING:
             return
@@ -501,6 +571,7 @@ class FailoverService(Service):
         self._emit(FailoverStarted(at=self._now, reason=decision.reason, failover_id=failover_id))
         self._hint = False
         patience = 0.0
+        before, lost_at = self._last_words.newest, self._traffic.lost_at
         try:
             master = await self._campaign.fail_over(survey)
         except (LockLost, LinkLost, ResponseError) as error:
@@ -509,21 +580,47 @@ class FailoverService(Service):
                 self._group.recheck_rights()
                 patience = 1.0
             master = None
-        self._emit(
-            FailoverEnded(
-                at=self._now,
-                master=master.address if master is not None else None,
-                epoch=self._traffic.memory.epoch,
-                reason=decision.reason,
-                outage=self._outage if master is not None else 0.0,
-            )
-        )
+        self._report(master, decision.reason, before, lost_at)
         if master is not None:
             return 0.0
         self._become(Phase.ORIENTATING)
         # Whoever gave way listens for gossip, and for nothing else, for a while.
         self._alarm.news = self._hint
         return patience + random.uniform(0.03, 0.12)
+
+    def _report(
+        self, master: NodeView | None, reason: str, before: LastWord | None, lost_at: float | None
+    ) -> None:
+        """Say how a failover ended: what is known of the old master from before it was lost."""
+        epoch = self._traffic.memory.epoch
+        if master is None:
+            self._emit(FailoverEnded(at=self._now, master=None, epoch=epoch, reason=reason))
+            return
+        word = before if before is not None and before.compares_with(master) else None
+        age = None if word is None or lost_at is None else max(0.0, lost_at - word.at)
+        self._emit(
+            FailoverEnded(
+                at=self._now,
+                master=master.address,
+                epoch=epoch,
+                reason=reason,
+                outage=self._outage,
+                offset=master.offset,
+                old=None if before is None else before.node,
+                old_offset=None if word is None else word.offset,
+                old_offset_age=age,
+            )
+        )
+        known = "of the old master's offset nothing comparable is known"
+        if word is not None:
+            known = str(word) if age is None else f"{word}, {age:.3f} s before it was lost"
+        self._log.info(
+            "{node} took over at offset {offset}; {known}; outage {outage:.3f} s",
+            node=master.address,
+            offset=master.offset,
+            known=known,
+            outage=self._outage,
+        )
 
     async def _repair(self, survey: Survey) -> bool:
         try:
@@ -533,6 +630,28 @@ class FailoverService(Service):
             if denied(error):
                 self._group.recheck_rights()
             return False
+
+    # A switchover.
+
+    def move_begins(self, old: NodeView, target: Address) -> None:
+        self._hint = False
+        self._move_id = secrets.token_hex(4)
+        self._log.step("attempting switchover from {old} to {node}!", old=old.address, node=target)
+        self._log.step("my failover id: {id}", id=self._move_id)
+        reason = f"switchover from {old.address} to {target}"
+        self._emit(FailoverStarted(at=self._now, reason=reason, failover_id=self._move_id))
+
+    def move_ended(self, old: NodeView, master: NodeView | None, why: str) -> None:
+        if self._stopped:
+            return
+        if master is None:
+            self._log.warn("switchover {id} failed: {why}", id=self._move_id, why=why)
+            self._traffic.let_go()
+            self._report(None, "switchover", None, None)
+            return
+        # They were level when the old one let go.
+        word = LastWord(old.address, old.replid, master.offset, self._now)
+        self._report(master, "switchover", word, None)
 
     # What the nodes, the queue and the gossip tell.
 
@@ -573,6 +692,8 @@ class FailoverService(Service):
         if self._traffic.pending.held:
             self._traffic.open()
         self._dispatch.reads.heard(node)
+        if self._traffic.master is not None and self._traffic.master.address == node.address:
+            self._last_words.heard(node.address, node.replication)
 
     def commands_ready(self, node: Node) -> None:
         self._traffic.open()
@@ -638,6 +759,10 @@ class FailoverService(Service):
                 self.options.on_event(event)
             except Exception:
                 self._log.failure("on_event failed")
+
+
+def _nothing() -> None:
+    pass
 
 
 def _global_reactor() -> Reactor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -34,7 +34,8 @@ class Survey:
     """The views of one moment, what follows from them, and the links to those who gave them.
 
     There are links only to nodes that we have the rights to lock.
-    `nodes` is the number of configured servers, `memory` what this client knew before.
+    `nodes` is the number of configured servers, `memory` what this client knew before, and `names`
+    maps the hosts and ports that servers may name to configured addresses.
     """
 
     views: Mapping[Address, NodeView]
@@ -42,6 +43,7 @@ class Survey:
     controls: Mapping[Address, NodeProtocol]
     nodes: int
     memory: Memory
+    names: Mapping[tuple[str, int], Address] = field(default_factory=dict)
 
 
 class NodeGroup:
@@ -59,6 +61,7 @@ class NodeGroup:
         self._options = options
         self._log = log
         self._doubt_since: float | None = None
+        self._failing_over_since: float | None = None
         self._nodes = {address: Node(reactor, address, options, observer) for address in addresses}
         for node in self:
             node.checks_rights = options.elect and len(addresses) > 1
@@ -90,10 +93,13 @@ class NodeGroup:
         for node in self:
             node.redial_now()
 
-    async def survey(self, memory: Memory, *, following: bool) -> Survey:
+    async def survey(
+        self, memory: Memory, *, following: bool, lock_is_ours: bool = False
+    ) -> Survey:
         """Ask all nodes that can be asked, together, and decide.
 
-        `following` tells whether commands go to a master at the moment.
+        `following` tells whether commands go to a master at the moment, `lock_is_ours` whether this
+        client holds the failover lock.
         """
         resolve = self._resolve()
         asked = [node for node in self._distinct() if node.status is Status.UP]
@@ -114,6 +120,8 @@ class NodeGroup:
             history=memory.history,
             adopt=frozenset(self._options.adopt),
             doubt=self._doubt(views.values(), following),
+            lock_is_ours=lock_is_ours,
+            stuck=self._stuck(views.values()),
             denied={node.address: node.reason for node in nodes if node.lacks_right},
             commands_denied={
                 node.address: node.commands_denied for node in nodes if node.commands_denied
@@ -127,6 +135,7 @@ class NodeGroup:
             controls={node.address: link for node, link in links.items() if node.may_lock},
             nodes=len(nodes),
             memory=memory,
+            names=resolve,
         )
 
     def _follows_only(self, nodes: Sequence[Node]) -> bool:
@@ -151,6 +160,17 @@ class NodeGroup:
         elif now - self._doubt_since > 2 * self._options.lock_time:
             return ""
         return doubt
+
+    def _stuck(self, views: Iterable[NodeView]) -> bool:
+        """Whether a server's FAILOVER lasts longer than any client of ours would let it."""
+        now = self._reactor.seconds()
+        if not any(view.failing_over for view in views):
+            self._failing_over_since = None
+        elif self._failing_over_since is None:
+            self._failing_over_since = now
+        else:
+            return now - self._failing_over_since > 2 * self._options.lock_time
+        return False
 
     @property
     def quorum(self) -> int:

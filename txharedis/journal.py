@@ -57,6 +57,7 @@ _REFRESH = 60.0  # seconds after which its life is prolonged
 #       of a reply that Lua cannot hold and what it is ("large", "inexact", or its digits).
 # Lua's numbers are doubles. A command whose integer reply may be beyond 2^53 has written it, too,
 # and there it is read again as a text.
+# A replica takes PUBLISH, which would be heard again from the next master: a write before it tells.
 JOURNAL_SCRIPT = (
     b"""
 local call, pcall, journal, own = redis.call, redis.pcall, KEYS[1], ARGV[7]
@@ -68,8 +69,8 @@ local life = ARGV[5]
 if not floor then
     if ARGV[4] == '1' then return {0} end
     if after > 0 then return {-2} end
-    call('hset', journal, 'floor', 0, 'last', 0)
-    floor, life = 0, '%(life)d'
+    call('hset', journal, 'floor', settled, 'last', settled)
+    floor, life = settled, '%(life)d'
 elseif number <= floor then
     return {-1}
 elseif kept then
@@ -95,6 +96,11 @@ while at <= count do
                 reply = 0
             end
         else
+            if writes == 0 and found[2] and string.find(string.lower(ARGV[at + 1]), 'publish$') then
+                call('select', own)
+                call('hset', journal, 'last', found[2])
+                call('select', ARGV[6])
+            end
             reply = pcall(unpack(ARGV, at + 1, at + words))
             stored = reply
             writes = writes + 1

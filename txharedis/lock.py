@@ -155,6 +155,19 @@ class NodeLock:
         await self.fenced(*commands, ["DEL", self._key])
         self.held = False
 
+    @property
+    def key(self) -> str:
+        """The name of the lock on this node."""
+        return self._key
+
+    def demoted(self) -> None:
+        """The node is a read-only replica from here on."""
+        self._needed["replica-read-only"] = ("no", "yes")
+
+    def removed(self) -> None:
+        """The lock was removed, or is soon, by other means than `release`."""
+        self.held = False
+
     async def release(self) -> None:
         """Give the lock back if it is still ours. Never fails: it expires by itself."""
         if self.held:
@@ -195,7 +208,7 @@ class QuorumLock:
         self.token = secrets.token_hex(8)
         self._clock = clock
         self._quorum = quorum
-        self._life = life
+        self.life = life
         self._deadline = 0.0
         self.epoch = 0
         self._locks = {
@@ -233,7 +246,7 @@ class QuorumLock:
         been given back.
         """
         self.epoch = epoch
-        self._deadline = self._clock.seconds() + self._life
+        self._deadline = self._clock.seconds() + self.life
         waiting = list(self._locks.values())
         while waiting:
             first = waiting.pop(0)
@@ -249,6 +262,11 @@ class QuorumLock:
         return False
 
     @property
+    def left(self) -> float:
+        """Seconds of its life that are left by our own clock, below 0 when it has passed."""
+        return self._deadline - self._clock.seconds()
+
+    @property
     def expired(self) -> bool:
         """Whether its life has passed by our own clock; then we act no more."""
         return self._clock.seconds() >= self._deadline
@@ -256,7 +274,7 @@ class QuorumLock:
     def check(self) -> None:
         """Raise LockLost when its life has passed."""
         if self.expired:
-            raise LockLost(f"the lock's {self._life} s have passed")
+            raise LockLost(f"the lock's {self.life} s have passed")
 
     async def release(self) -> None:
         """Give back what is still ours. Never fails."""

@@ -340,6 +340,11 @@ def _check(name: str, value: object, default: object, rule: Mapping[str, Any]) -
             raise InvalidOption(f"{name}={value!r} is out of range ({bound})")
 
 
+def check_seconds(name: str, value: object) -> None:
+    """Raise InvalidOption, which names it, when this is no time in seconds above 0."""
+    _check(name, value, 0.0, _seconds(0.001))
+
+
 def check_read_policy(policy: object) -> str:
     """The policy, if it is one; InvalidOption otherwise."""
     if not isinstance(policy, str) or policy not in READ_POLICIES:

@@ -148,6 +148,7 @@ class PendingCommands:
         self._queued: deque[Command] = deque()  # never written, in order
         self._returned: deque[Command] = deque()  # to be written again, in order, before those
         self._dropped = 0  # cancelled commands that still stand in the two
+        self._overtaken = False  # whether what stands behind some returned one was run
         self._in_flight = 0
         self._count = 0
         self._bytes = 0
@@ -319,7 +320,7 @@ class PendingCommands:
                 self.turned_away(command, reply)
             else:
                 self.failed(command, reply)
-        elif self._returned and command.read and command.deferred is not None:
+        elif self._overtaken and command.read and command.deferred is not None:
             # Something before it was turned away, and it would have read what that wrote.
             self.again(command)
         else:
@@ -349,10 +350,13 @@ class PendingCommands:
         if not self._in_flight:
             self._drained()
 
-    def again(self, command: Command) -> None:
-        """It was not executed, and goes again."""
+    def again(self, command: Command, *, aside: bool = False) -> None:
+        """It was not executed, and goes again.
+
+        With `aside` the reads behind it keep their replies: they do not depend on it.
+        """
         self._off_link(command)
-        self._return(command)
+        self._return(command, aside=aside)
         if not self._in_flight:
             self._drained()
 
@@ -399,11 +403,12 @@ class PendingCommands:
             if not self._count:
                 self._drained()
 
-    def _return(self, command: Command) -> None:
+    def _return(self, command: Command, *, aside: bool = False) -> None:
         if command.deferred is None:
             self._give_up(command, CancelledError())
         elif self._refusal is None:
             self._returned.append(command)
+            self._overtaken = self._overtaken or not aside
         else:
             self._give_up(command, self._refusal())
 
@@ -507,6 +512,7 @@ class PendingCommands:
         self._returned.clear()
         self._queued.clear()
         self._dropped = 0
+        self._overtaken = False
         return batch
 
     def _waiting(self) -> Iterable[Command]:

@@ -189,6 +189,8 @@ class NodeView:
     not connected. `link_down_for` is the number of whole seconds since its link went down, -1 when
     it is up or never was. `keys` counts keys outside the database of our own keys. `vote` is the
     highest epoch this node granted, `listeners` the number of clients that hear gossip there.
+    `replid2` is the history that this one goes on from, `parted_at` the first offset not shared.
+    `failing_over` tells that the server's own FAILOVER is under way on it.
     A `blind` view is one of a client that has no right to see the group's own keys.
     """
 
@@ -204,6 +206,8 @@ class NodeView:
     offset: int = 0
     replid: str = ""
     replid2: str = ""
+    parted_at: int = -1
+    failing_over: bool = False
     loading: bool = False
     epoch: int = 0
     group: str = ""
@@ -241,6 +245,20 @@ class NodeView:
         return (_known(self.replid) and self.replid in (other.replid, other.replid2)) or (
             _known(other.replid) and other.replid == self.replid2
         )
+
+    def discards(self, old: NodeView) -> int | None:
+        """How many bytes of an old master's history a replica of this master does without.
+
+        They count what the server told its replicas besides writes, too. None when nobody knows:
+        their histories do not touch, because the old master has restarted without its own, say.
+        """
+        if not _known(old.replid):
+            return None
+        if old.replid == self.replid:  # as it was right before its promotion
+            return max(0, old.offset - self.offset)
+        if old.replid == self.replid2 and self.parted_at >= 0:
+            return max(0, old.offset - (self.parted_at - 1))
+        return None
 
 
 def _known(replid: str) -> bool:
@@ -332,6 +350,8 @@ def parse_view(
         offset=max(0, _number(offset or info.get("master_repl_offset"))),
         replid=info.get("master_replid", ""),
         replid2=info.get("master_replid2", ""),
+        parted_at=_number(info.get("second_repl_offset"), -1),
+        failing_over=info.get("master_failover_state", "no-failover") != "no-failover",
         loading=any(
             isinstance(reply, Exception) and str(reply).startswith("LOADING")
             for reply in (replies.meta, replies.counters)

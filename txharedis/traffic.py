@@ -69,6 +69,7 @@ class Traffic:
         self.memory = Memory()
         self.lost_at: float | None = None
         self._held_until = 0.0
+        self._on_hold = False
         self._turned_away_at = -1.0
         self._lease_call: Timer | None = None
         self._verdict: HARedisError | None = None
@@ -94,6 +95,7 @@ class Traffic:
             if not self._single:  # one node has no other: what its link carries is for this one
                 self.lose()
             self._held_until = 0.0
+        self._on_hold = False
         self.master = self._group[master.address].view = master
         if master.group or not self.memory.group:
             self.memory = Memory(master.epoch, master.group, master.replid)
@@ -115,6 +117,31 @@ class Traffic:
         self.pending.close()
         self.links.lead_to(None)
         self.note_loss()
+
+    async def hold(self, seconds: float) -> None:
+        """Send no more until `let_go` or `use`; return when what was sent is answered.
+
+        Or its link is lost, or so many seconds have passed. A master that has become a replica
+        answers READONLY to what it did not run: whoever dropped the link before would not know what
+        became of it.
+        """
+        if self.master is None:
+            return
+        self._on_hold = True
+        self.pause()
+        echo = _Echo()
+        if self._group[self.master.address].send([pack(("PING",))], [echo]):
+            late = self._clock.callLater(seconds, echo.lost)
+            try:
+                await echo.deferred
+            finally:
+                if late.active():
+                    late.cancel()
+
+    def let_go(self) -> None:
+        """Let commands flow again, if they may."""
+        self._on_hold = False
+        self.open()
 
     def note_loss(self) -> None:
         """The outage begins, unless it has already."""
@@ -175,6 +202,8 @@ class Traffic:
         node = self._group[master.address]
         if self._single:
             return node.serves("") and not self.backoff
+        if self._on_hold:
+            return False
         return node.serves(master.run_id) and self._group.lease_left() > 0 and not self.backoff
 
     # The lease.
@@ -256,6 +285,20 @@ class Traffic:
                 deferred.callback(None)
             else:
                 deferred.errback(_copy(self._verdict))
+
+
+class _Echo:
+    """Waits for the reply that comes behind all others on a link."""
+
+    def __init__(self) -> None:
+        self.deferred: Deferred[None] = Deferred()
+
+    def settle(self, reply: object) -> None:
+        self.lost()
+
+    def lost(self) -> None:
+        if not self.deferred.called:
+            self.deferred.callback(None)
 
 
 def _same(one: NodeView, other: NodeView) -> bool:

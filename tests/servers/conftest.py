@@ -17,6 +17,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from tests.failovers import Holder
     from tests.groups import WatchedClient
+    from tests.lossy import One
     from txharedis.testing.proxy import Network, TcpProxy
     from txharedis.testing.servers import LocalServer, ServerProgram
 
@@ -129,6 +130,14 @@ async def proxies(reactor: Any, nothing_left_behind: object) -> AsyncIterator[Ma
 
     yield make
     await stop_all(made)
+
+
+@pytest.fixture
+def one(server: LocalServer, proxies: MakeProxy, watch: Watch) -> One:
+    """One server behind a proxy, and a client of exactly-once that knows the proxy."""
+    from tests.lossy import One
+
+    return One(server, proxies, watch)
 
 
 @pytest_twisted.async_yield_fixture

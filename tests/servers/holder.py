@@ -9,8 +9,8 @@ signal   the number of that signal
 blind    whether it forgets to look at its own clock, so that the servers alone can stop it
 options  of the client
 
-stdin takes commands, one a line; its end ends the process. stdout says in JSON, one object a line,
-each event (its `kind` and its fields, as texts) and each reply.
+stdin takes commands, one a line, "switchover" among them; its end ends the process. stdout says in
+JSON, one object a line, each event (its `kind` and its fields, as texts) and each reply.
 """
 
 from __future__ import annotations
@@ -80,7 +80,11 @@ class Commands(LineOnlyReceiver):
         self._answered = 0
 
     def lineReceived(self, line: bytes) -> None:
-        self._client.execute_command(*line.split()).addBoth(self._answer)
+        command, *rest = words = line.decode().split()
+        if command == "switchover":
+            self._client.switchover(*rest).addBoth(self._answer)
+        else:
+            self._client.execute_command(*words).addBoth(self._answer)
 
     def _answer(self, reply: Any) -> None:
         value = repr(reply.value) if isinstance(reply, Failure) else reply

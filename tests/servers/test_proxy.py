@@ -462,6 +462,43 @@ async def test_partition_decides_by_source(
         network.partition({client}, {client})
 
 
+@on_reactor
+async def test_the_muted_hear_and_are_not_heard(
+    reactor: Any, make_servers: MakeServers, networks: MakeNetwork, dial: Dial
+) -> None:
+    servers = await make_servers(2, distinct_sources=True)
+    network = networks(servers)
+    here, there = network.proxies
+    client = "127.0.0.101"
+
+    async def executed(times: bytes) -> bool:
+        return bool(await servers[0].call("GET", "n") == times)
+
+    link = await dial(here.port, source=client)
+    other = await dial(there.port, source=client)
+    outside = await dial(here.port)
+
+    network.mute({client}, {"127.0.0.11"})
+    link.transport.write(b"INCR n\r\n")
+    await silence(reactor, link)
+    await other.ask(b"PING", b"+PONG\r\n")
+    await outside.ask(b"GET n", b"$-1\r\n")
+    network.heal()
+    await eventually(lambda: link.received == b":1\r\n")
+
+    network.mute({"127.0.0.11"}, {client})
+    del link.received[:]
+    link.transport.write(b"INCR n\r\n")
+    # It is executed; only its reply does not travel.
+    await eventually(lambda: executed(b"2"))
+    await silence(reactor, link)
+    await other.ask(b"PING", b"+PONG\r\n")
+    network.heal()
+    await eventually(lambda: link.received == b":2\r\n")
+    with pytest.raises(ValueError, match="speaker and a listener"):
+        network.mute({client}, {client})
+
+
 @pytest.mark.parametrize("abort", [False, True])
 @on_reactor
 async def test_replica_is_separated_and_comes_back(

@@ -59,6 +59,10 @@ class FakeGroup:
     async def drain(self) -> None:
         self.done.append("drain")
 
+    def end_session(self) -> Deferred[None]:
+        self.done.append("end session")
+        return succeed(None)
+
     def when_stopped(self) -> Deferred[None]:
         return Deferred()
 
@@ -407,7 +411,7 @@ def test_repr_and_the_view_of_the_group() -> None:
 def test_quit_waits_for_the_answers_and_disconnect_does_not() -> None:
     group = FakeGroup()
     assert HAClient(group).quit().called
-    assert group.done == ["drain", "stop"]
+    assert group.done == ["drain", "end session", "stop"]
     group = FakeGroup()
     assert HAClient(group).disconnect().called
     assert group.done == ["stop"]

@@ -19,14 +19,14 @@ FLOORS = [
     floor.split()
     for floor in (
         "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
-        "election commands _command_table replies rights scripts deadlines counter journal "
+        "election losses commands _command_table replies rights scripts deadlines counter journal "
         "reads.choice dedicated.waits pubsub.resyncs",
         "protocol factory pending methods pipeline alarm "
         "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",
         "node lock gossip client delivery pubsub.subscriber pubsub.continuity",
         "group dedicated.links reads.replicas reads.read pubsub.seat pubsub.handover",
-        "campaign traffic reads.reading pubsub.seating pubsub.subscriptions "
+        "campaign switchover orders traffic reads.reading pubsub.seating pubsub.subscriptions "
         "dedicated.blocking dedicated.transaction dedicated.transactions dedicated.monitoring",
         "dispatch",
         "failover",
@@ -49,6 +49,8 @@ BESIDE = {
     ("pubsub.handover", "pubsub.seat"),
     ("dedicated.transactions", "dedicated.transaction"),
     ("pubsub.subscriptions", "pubsub.seating"),
+    ("switchover", "campaign"),
+    ("orders", "switchover"),
     ("cli", "demo"),
     ("cli", "monitor"),
     ("demo", "testing"),

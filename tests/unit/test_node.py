@@ -20,8 +20,9 @@ from twisted.internet.error import (
 
 from tests.unit.fakes import Dial, FakeReactor
 from txharedis.errors import LinkLost, ResponseError
+from txharedis.journal import JOURNAL_SCRIPT
 from txharedis.node import _NEXT, Node, _Sign
-from txharedis.options import Options
+from txharedis.options import DELIVERIES, Options
 from txharedis.topology import Address, NodeView, Role, Status
 
 INFO = b"run_id:r1\r\nredis_version:7.0.15\r\nuptime_in_seconds:100\r\n"
@@ -440,8 +441,21 @@ def test_the_command_link_serves_one_incarnation() -> None:
     assert not watched.node.serves("r2")
 
 
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_the_journals_script_is_loaded_on_the_command_link_when_it_is_used(delivery: str) -> None:
+    watched = Watched(delivery=delivery).connect()
+    load = [[b"SCRIPT", b"LOAD", JOURNAL_SCRIPT]] if delivery == "exactly-once" else []
+    assert watched.command.commands() == load
+    assert watched.control.commands() == []
+    # Whatever becomes of it: a journal is sent whole where it is not known.
+    if load:
+        watched.command.answer(ResponseError("NOPERM no permissions to run 'script|load'"))
+    assert watched.node.serves("r1")
+    assert watched.node.send([b"a"], [_Nobody()])
+
+
 def test_a_batch_goes_to_the_command_link() -> None:
-    watched = Watched().connect()
+    watched = Watched(delivery="at-most-once").connect()
     assert watched.node.send([b"a", b"b"], [_Nobody(), _Nobody()])
     assert watched.command.written == b"ab"
 

@@ -19,7 +19,7 @@ from txharedis.delivery import Delivery
 from txharedis.errors import NoMaster, OutcomeUnknown, QueueFull, ResponseError, ServiceStopped
 from txharedis.interfaces import Waiter, pack
 from txharedis.log import ClientLog
-from txharedis.options import Options, Terms
+from txharedis.options import Options
 from txharedis.pending import PendingCommands
 from txharedis.reads.lag import OwnWrites, Replication
 from txharedis.reads.reading import ReplicaReads
@@ -142,7 +142,7 @@ class Reads:
         args = line.split()
         info = describe(args)
         assert info.replica
-        asked = Terms(read_from=policy, **terms)
+        asked = replace(self.options.terms, read_from=policy, **terms)
         return Caller(self.reads.add(args, pack(tuple(args)), info, asked))
 
     def turn(self) -> None:

@@ -551,3 +551,19 @@ def test_a_password_in_the_wrong_place_is_not_shown(value: str) -> None:
         Address.parse(value)
     assert "secret" not in str(caught.value)
     assert "host" in str(caught.value)
+
+
+def test_a_promoted_master_says_where_it_parted_from_the_old_history() -> None:
+    text = REDIS_MASTER.replace("second_repl_offset:-1", "second_repl_offset:101")
+    assert view_of(text).parted_at == 101
+    assert view_of(REDIS_MASTER).parted_at == -1
+
+
+@pytest.mark.parametrize(
+    ("state", "failing_over"),
+    [("no-failover", False), ("waiting-for-sync", True), ("failover-in-progress", True)],
+)
+def test_a_server_that_hands_over_by_itself_says_so(state: str, failing_over: bool) -> None:
+    text = REDIS_MASTER.replace("no-failover", state)
+    assert view_of(text).failing_over is failing_over
+    assert not view_of(REDIS_REPLICA).failing_over

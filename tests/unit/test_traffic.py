@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from txharedis.errors import OutcomeUnknown, ResponseError, UnfitNodes
@@ -51,6 +52,12 @@ class FakeGroup(dict[Address, Any]):
         return self.lease
 
 
+def traffic_of(clock: Any, group: Any, news: Any = lambda: None) -> Traffic:
+    """As the service makes it: one node alone has at-most-once."""
+    options = Options().fitted(group)
+    return Traffic(clock, group, options, news, lambda _: None)
+
+
 def master(run_id: str) -> NodeView:
     return NodeView(NODES[0], run_id, Role.MASTER)
 
@@ -63,7 +70,7 @@ def test_in_single_mode_a_restart_costs_nothing_that_went_to_the_new_link(
     clock: Any = Clock()
     group: Any = FakeGroup({address: FakeNode() for address in NODES[:nodes]})
     node = group[NODES[0]]
-    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic = traffic_of(clock, group)
     node.run_id = "old"
     traffic.use(master("old"))
     reply = traffic.pending.add(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
@@ -89,7 +96,7 @@ def test_after_a_lost_quorum_only_a_survey_opens_it_again() -> None:
     clock: Any = Clock()
     group: Any = FakeGroup({address: FakeNode() for address in NODES})
     news: list[str] = []
-    traffic = Traffic(clock, group, Options(), lambda: news.append("news"))
+    traffic = traffic_of(clock, group, lambda: news.append("news"))
     node = group[NODES[0]]
     node.run_id = "r"
     traffic.use(master("r"))
@@ -116,7 +123,7 @@ def test_after_a_lost_quorum_only_a_survey_opens_it_again() -> None:
 def test_what_was_due_while_the_process_slept_waits_for_the_lease(heard: bool) -> None:
     clock: Any = Clock()
     group: Any = FakeGroup({address: FakeNode() for address in NODES})
-    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic = traffic_of(clock, group)
     node = group[NODES[0]]
     traffic.use(master(""))
     reply = traffic.pending.add(("INCR", "k"), b"packed", False)
@@ -132,7 +139,7 @@ def test_what_was_due_while_the_process_slept_waits_for_the_lease(heard: bool) -
 def test_while_a_quorum_is_heard_the_lease_is_prolonged() -> None:
     clock: Any = Clock()
     group: Any = FakeGroup({address: FakeNode() for address in NODES})
-    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic = traffic_of(clock, group)
     traffic.use(master(""))
     clock.pump([1.0] * 5)
     assert not traffic.pending.held
@@ -143,7 +150,7 @@ def test_while_a_quorum_is_heard_the_lease_is_prolonged() -> None:
 def test_the_memory_is_never_lowered_to_nothing() -> None:
     clock: Any = Clock()
     group: Any = FakeGroup({address: FakeNode() for address in NODES})
-    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic = traffic_of(clock, group)
     traffic.use(replace(master("r"), replid="a"))
     assert traffic.memory == Memory(0, "", "a")
     traffic.use(replace(master("r"), epoch=5, group="g", replid="a"))
@@ -158,7 +165,7 @@ def test_the_memory_is_never_lowered_to_nothing() -> None:
 def test_links_of_single_callers_go_as_the_traffic_goes() -> None:
     clock: Any = Clock()
     group: Any = FakeGroup({address: FakeNode() for address in NODES})
-    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic = traffic_of(clock, group)
     told: list[str] = []
 
     class Links:
@@ -197,7 +204,59 @@ def test_links_of_single_callers_go_as_the_traffic_goes() -> None:
 def test_in_single_mode_any_incarnation_will_do_for_single_callers() -> None:
     clock: Any = Clock()
     group: Any = FakeGroup({NODES[0]: FakeNode()})
-    traffic = Traffic(clock, group, Options(), lambda: None)
+    traffic = traffic_of(clock, group)
     traffic.use(master("r"))
     assert traffic.links._run_id == ""
     traffic.stop()
+
+
+def test_on_hold_nothing_is_sent_until_it_is_let_go_or_another_master_is_used() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    node = group[NODES[0]]
+    node.run_id = "a"
+    traffic = Traffic(clock, group, Options(), lambda: None, lambda _: None)
+    traffic.use(master("a"))
+    first = traffic.pending.add(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
+    clock.advance(0)
+    held = Deferred.fromCoroutine(traffic.hold(5.0))
+    second = traffic.pending.add(("INCR", "k"), b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n", False)
+    traffic.open()  # as with each sign of life
+    clock.advance(0)
+    assert node.sent == 3  # the first, its count, and what comes behind
+    assert traffic.pending.held
+    # What was sent is answered: it was turned away, and keeps its place.
+    *before, last = node.waiters
+    node.waiters = []
+    for waiter in before:
+        waiter.settle(ResponseError("READONLY You can't write against a read only replica."))
+    assert not held.called
+    last.settle("PONG")
+    assert held.called
+    assert node.sent == 3
+    node.run_id = "b"
+    traffic.use(master("b"))
+    assert node.sent > 3
+    for waiter, reply in zip(list(node.waiters), (1, 2), strict=False):
+        waiter.settle(reply)
+    assert [first.result, second.result] == [1, 2]
+    assert not [call for call in clock.getDelayedCalls() if call.getTime() == 5.0]
+
+
+def test_a_hold_ends_when_nothing_is_answered_or_the_link_is_lost() -> None:
+    clock: Any = Clock()
+    group: Any = FakeGroup({address: FakeNode() for address in NODES})
+    node = group[NODES[0]]
+    node.run_id = "a"
+    traffic = Traffic(clock, group, Options(), lambda: None, lambda _: None)
+    traffic.use(master("a"))
+    held = Deferred.fromCoroutine(traffic.hold(5.0))
+    clock.advance(4.9)
+    assert not held.called
+    clock.advance(0.1)
+    assert held.called
+    traffic.let_go()
+    assert not traffic.pending.held
+    held = Deferred.fromCoroutine(traffic.hold(5.0))
+    node.abort()
+    assert held.called

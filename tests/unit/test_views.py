@@ -18,7 +18,7 @@ class FakeGroup:
     """Keeps the terms of the commands."""
 
     def __init__(self, **options: Any) -> None:
-        self.options = Options(**options)
+        self.options = Options(delivery="at-most-once", **options)
         self.terms: list[Terms] = []
 
     def submit(self, args: Any, packed: bytes, terms: Terms) -> Deferred[Any]:

@@ -73,6 +73,7 @@ class TcpProxy:
         self._stalled = _Way.NEITHER
         self._delays = {_Way.TO_TARGET: 0.0, _Way.FROM_TARGET: 0.0}
         self._severed: Callable[[str], bool] = _nobody
+        self._severed_ways = _Way.BOTH
         self._pairs: set[_Pair] = set()
         self._empty: list[Deferred[None]] = []
 
@@ -158,9 +159,19 @@ class TcpProxy:
             self._delays[way] = seconds
         self._apply()
 
-    def sever(self, severed: Callable[[str], bool]) -> None:
-        """Stall both ways the connections that come from an address of which `severed` is true."""
+    def sever(
+        self,
+        severed: Callable[[str], bool],
+        *,
+        to_target: bool = True,
+        from_target: bool = True,
+    ) -> None:
+        """Stall the connections that come from an address of which `severed` is true.
+
+        Both ways, or one of them. Another call replaces this one.
+        """
         self._severed = severed
+        self._severed_ways = _ways(to_target, from_target)
         self._apply()
 
     def mend(self, *, abort: bool = False) -> None:
@@ -199,7 +210,10 @@ class TcpProxy:
 
     def _open_ways(self, source: str) -> _Way:
         """Which ways bytes of a connection from `source` may move now."""
-        return _Way.NEITHER if self._severed(source) else ~self._stalled
+        stopped = self._stalled
+        if self._severed(source):
+            stopped |= self._severed_ways
+        return ~stopped
 
 
 def _nobody(source: str) -> bool:
@@ -450,6 +464,20 @@ class Network:
                     raise ValueError(f"{address} is on two sides")
         for server, proxy in self._behind.items():
             proxy.sever(functools.partial(_apart, side_of, server))
+
+    def mute(self, speakers: Set[str], listeners: Set[str]) -> None:
+        """Let the listeners hear nothing of the speakers, who go on hearing them, until `heal`.
+
+        It replaces a partition, and is replaced by one. Raises ValueError if an address is both.
+        """
+        if both := speakers & listeners:
+            raise ValueError(f"{', '.join(sorted(both))} cannot be a speaker and a listener")
+        for server, proxy in self._behind.items():
+            proxy.mend()
+            if server in listeners:
+                proxy.sever(speakers.__contains__, from_target=False)
+            elif server in speakers:
+                proxy.sever(listeners.__contains__, to_target=False)
 
     def heal(self, *, abort: bool = False) -> None:
         """End the partition: what was stalled goes on, or is aborted, as TCP would in the end."""

@@ -1,0 +1,137 @@
+"""Whose journal it is, how long it lives, and in which databases and on which servers."""
+
+from __future__ import annotations
+
+import pytest_twisted
+
+from tests.groups import DURABLE, OWN_DB, answer, at_once
+from tests.lossy import ONCE, One, journals, outcomes
+from tests.servers.conftest import MakeProxy, MakeServers, Watch
+from tests.support import eventually
+from txharedis.journal import JOURNAL_LIFE
+from txharedis.testing.servers import LocalServer
+
+on_reactor = pytest_twisted.ensureDeferred
+
+
+@on_reactor
+async def test_journal_expires_an_hour_after_its_last_write(
+    server: LocalServer, watch: Watch
+) -> None:
+    client = watch([server], **ONCE).client
+    await answer(client.incr("n"))
+    [journal] = await journals(server)
+    life = await server.call("PTTL", journal, db=OWN_DB)
+    assert JOURNAL_LIFE * 1000 - 60_000 < life <= JOURNAL_LIFE * 1000
+    await answer(client.incr("n"))
+    assert 0 < await server.call("PTTL", journal, db=OWN_DB) <= JOURNAL_LIFE * 1000
+
+
+@on_reactor
+async def test_quit_takes_the_journal_away_and_disconnect_leaves_it_to_expire(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    polite, hasty = watch(group).client, watch(group).client
+    await answer(polite.incr("n"))
+    [first] = await journals(group[0])
+    await answer(hasty.incr("n"))
+    await answer(polite.quit())
+    [second] = await journals(group[0])
+    assert second != first
+    await answer(hasty.disconnect())
+    assert await journals(group[0]) == [second]
+    assert await group[0].call("PTTL", second, db=OWN_DB) > 0
+
+
+@on_reactor
+async def test_client_that_wrote_nothing_leaves_no_journal(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    client = watch(group).client
+    await answer(client.get("n"))
+    await answer(client.with_options(delivery="at-most-once").incr("n"))
+    assert await journals(group[0]) == []
+    await answer(client.quit())
+
+
+@on_reactor
+async def test_sessions_are_independent(
+    server: LocalServer, proxies: MakeProxy, watch: Watch
+) -> None:
+    ones = [One(server, proxies, watch) for _ in range(3)]
+    replies = []
+    for one in ones:
+        replies.append(await one.unheard(lambda c: [c.incr("n"), c.incr("n")]))
+    assert len(await journals(server)) == 3
+    for one in reversed(ones):
+        one.lose()
+    told = [await outcomes(each) for each in replies]
+    assert told == [[1, 2], [3, 4], [5, 6]]
+    await answer(ones[0].client.quit())
+    assert len(await journals(server)) == 2
+    assert await answer(ones[1].client.incr("n")) == 7
+
+
+@on_reactor
+async def test_several_databases(one: One) -> None:
+    client = one.client
+    await answer(client.select(3))
+    assert await answer(client.incr("n")) == 1
+
+    one.proxy.stall(to_target=False)
+    replies = [client.incr("n"), client.select(4), client.incr("n"), client.incr("n")]
+    replies += [client.select(3), client.incr("n"), client.get("n"), client.select(0)]
+    replies.append(client.incr("n"))
+
+    async def executed() -> bool:
+        return bool(await one.server.call("GET", "n", db=3) == b"2")
+
+    await eventually(executed)
+    one.lose()
+    assert await outcomes(replies) == [2, "OK", 1, 2, "OK", 3, 3, "OK", 1]
+    counts = [await one.server.call("GET", "n", db=db) for db in (0, 3, 4)]
+    assert counts == [b"1", b"3", b"2"]
+    assert len(await journals(one.server)) == 1
+
+
+@on_reactor
+async def test_move_between_databases_happens_once(one: One) -> None:
+    await one.server.call("SET", "k", "v")
+    replies = await one.unheard(
+        lambda c: [c.move("k", 1), c.set("k", "w"), c.execute_command("COPY", "k", "k2", "DB", 2)]
+    )
+    one.lose()
+    assert await outcomes(replies) == [1, "OK", 1]
+    assert await one.server.call("GET", "k", db=1) == b"v"
+
+
+@on_reactor
+async def test_replicas_have_journal_and_data_together(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    client = watch(group, acks=2).client
+    replies = [client.incr("n"), client.rpush("list", "a"), client.spop("nothing")]
+    assert await outcomes(replies) == [1, 1, None]
+    [journal] = await journals(group[0])
+    dumps = await at_once(server.call("HGETALL", journal, db=OWN_DB) for server in group)
+    assert dumps[0] == dumps[1] == dumps[2]
+    assert b"1" in dumps[0][::2]
+
+
+@on_reactor
+async def test_batch_is_one_transaction_for_files_and_replicas(
+    make_servers: MakeServers, watch: Watch
+) -> None:
+    [server] = await make_servers(1, options=DURABLE)
+    client = watch([server], **ONCE).client
+    await answer(client.set("k", 1))
+    await outcomes([client.incr("n"), client.get("n"), client.rpush("list", "a")])
+    [file] = (server.directory / "appendonlydir").glob("*.incr.aof")
+    lines = file.read_bytes().upper().split(b"\r\n")
+    words = [line for line in lines if line and line[:1] not in b"*$"]
+    start = len(words) - 1 - words[::-1].index(b"MULTI")
+    end = len(words) - 1 - words[::-1].index(b"EXEC")
+    for word in (b"INCRBY" if b"INCRBY" in words else b"INCR", b"RPUSH", b"HSET"):
+        assert word in words[start:end]
+    assert b"GET" not in words[start:end]
+    assert words[end + 1 :] == []

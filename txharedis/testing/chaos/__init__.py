@@ -1,0 +1,1 @@
+"""Faults on real servers and clients while everybody writes, and what became of each write."""
