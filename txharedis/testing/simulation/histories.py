@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
 
 from txharedis.client import HAClient
+from txharedis.errors import NotReplicated
 from txharedis.events import Event
 from txharedis.failover import FailoverService, Phase
 
-from .checks import Counts, Watch, check_account
+from .checks import Counts, Watch, check_account, check_known
 from .load import Account, Load, Operation
 from .nemesis import FAULTS, Nemesis
 from .process import Process
@@ -80,8 +81,10 @@ class History:
     def _run(self) -> None:
         self._make()
         happen = self._one_by_one if self.mode == "one" else self._all_at_once
-        if self._settle("at the beginning") and happen():
-            self._end()
+        if self._settle("at the beginning"):
+            self._count_on()
+            if happen():
+                self._end()
         self.problems += self.watch.problems
         self.counts["promotions"] = self.watch.promotions
         self.counts["events"] = self.world.events
@@ -171,6 +174,13 @@ class History:
         self.clients.append(Client(process, service, Load(process, accounts, chance, done)))
         process.callLater(0.02 * chance.random(), service.startService)
 
+    def _count_on(self) -> None:
+        """Let the opcounter have a past: soon it will have one digit more."""
+        if self.chance.random() < 0.7:
+            count = 10 ** self.chance.randrange(2, 7) - self.chance.randrange(1, 60)
+            self.nemesis.write(self.master, b"SET", b"haredis:opcounter", b"%d" % count)
+            self.world.run(0.1)
+
     @property
     def living(self) -> list[Client]:
         return [client for client in self.clients if client.process.alive]
@@ -189,11 +199,16 @@ class History:
             [fault] = chance.choices(faults, weights=[*FAULTS.values()])
             self._start_loads()
             self.world.run(0.15 * chance.random())
+            promotions = self.watch.promotions
+            self.nemesis.harmless = False
             duration, end = fault(self.nemesis)
             self.world.run(duration)
             end()
             self.world.run(0.1 * chance.random())
             self.nemesis.heal()
+            self.world.run(0.1)
+            if self.nemesis.harmless and self.watch.promotions > promotions:
+                self.problems.append(f"{self.nemesis.done[-1:]} has led to a failover")
             if not self._settle(f"after {self.nemesis.done[-1:]}"):
                 return False
         return True
@@ -272,11 +287,19 @@ class History:
         confirmed = self.mode == "one"
         for client in self.clients:
             for account in client.load.accounts:
+                waits = client.service.options.command_timeout is None and all(
+                    not isinstance(operation.error, NotReplicated)
+                    for other in client.load.accounts
+                    for operation in other.operations
+                )
+                safe = confirmed and account.acks >= self.acks
+                if waits and safe and not self.nemesis.journals_lost:
+                    self.problems += check_known(account)
                 self.problems += check_account(
                     account,
                     self.master,
                     self.counts,
-                    confirmed=confirmed and account.acks >= self.acks,
+                    confirmed=safe,
                     alive=client.process.alive,
                 )
         self._close()

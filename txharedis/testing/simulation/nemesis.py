@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from txharedis.events import Event, FailoverStarted, FailoverStep
 from txharedis.topology import GOSSIP_CHANNEL
 
+from .connection import Connection
 from .network import Endpoint
 from .process import Process
 from .server import Server
@@ -29,6 +30,8 @@ class Nemesis:
     amnesia   how many servers may forget data when they restart
     journals  tells the keys of the journals that may be lost
     done      what it did, for people
+    journals_lost   whether any were
+    harmless  whether the newest fault leaves the master well, for all but one client
     """
 
     def __init__(self, world: World, servers: list[Server], chance: random.Random) -> None:
@@ -38,6 +41,8 @@ class Nemesis:
         self.amnesia = 1
         self.journals: Callable[[], list[bytes]] = list
         self.done: list[str] = []
+        self.harmless = False
+        self.journals_lost = False
         self._forgetful: set[str] = set()
         self._strike: Callable[[Process, str], None] | None = None
         self._written: tuple[int, Callable[[Endpoint], bool], Callable[[Endpoint], None]] | None
@@ -76,6 +81,13 @@ class Nemesis:
     def span(self, *choices: tuple[float, float]) -> float:
         low, high = self.chance.choice(choices)
         return low + (high - low) * self.chance.random()
+
+    @staticmethod
+    def write(server: Server, *words: bytes) -> None:
+        """Somebody writes on a server, in the database of our own keys."""
+        link = Connection(server, None, 0)  # type: ignore[arg-type]
+        link.db = 15
+        server.execute(link, [*words])
 
     # Strikes: what happens when something else does.
 
@@ -192,6 +204,7 @@ def pause_server(nemesis: Nemesis) -> Fault:
 
 
 def pause_client(nemesis: Nemesis) -> Fault:
+    nemesis.harmless = True
     process = nemesis.process()
     if process is None:
         return 0.0, lambda: None
@@ -202,6 +215,7 @@ def pause_client(nemesis: Nemesis) -> Fault:
 
 def kill_client(nemesis: Nemesis) -> Fault:
     """A client dies at any moment, or after any of its messages."""
+    nemesis.harmless = True
     process = nemesis.process()
     if process is None or len(nemesis.processes) < 2:
         return 0.0, lambda: None
@@ -288,14 +302,31 @@ def crash_with_lag(nemesis: Nemesis) -> Fault:
 
 
 def blackout(nemesis: Nemesis) -> Fault:
-    """All servers die together, and come back one by one with what they had."""
-    nemesis.say("all servers are killed")
-    for server in nemesis.servers:
-        server.kill()
-    delay = 0.0
-    for server in nemesis.chance.sample(nemesis.servers, len(nemesis.servers)):
+    """All servers die together, and come back one by one with what they had.
+
+    Before, the newest writes have not reached some of them.
+    """
+    chance, world = nemesis.chance, nemesis.world
+    master = nemesis.master()
+    others = [server for server in nemesis.servers if server is not master]
+    behind = chance.sample(others, chance.randrange(len(others)))
+    for server in behind:
+        world.network.cut(master, server, both=False, lossy=True)
+    names = ", ".join(server.name for server in behind) or "nobody"
+    nemesis.say(f"{master.name} is not heard by {names}, then all are killed")
+    delay = nemesis.span((0.02, 0.4))
+
+    def kill() -> None:
+        for server in nemesis.servers:
+            if server.alive:
+                server.kill()
+        for server in behind:
+            world.network.heal(master, server)
+
+    world.at(delay, kill)
+    for server in chance.sample(nemesis.servers, len(nemesis.servers)):
         delay += nemesis.span((0.02, 0.2), (0.1, 1.0))
-        nemesis.world.at(delay, lambda server=server: nemesis.restart(server, whole=True))
+        world.at(delay, lambda server=server: nemesis.restart(server, whole=True))
     return delay + 0.01, lambda: None
 
 
@@ -308,6 +339,7 @@ def partition(nemesis: Nemesis) -> Fault:
     servers: list[Endpoint] = [other for other in nemesis.servers if other is not one]
     processes: list[Endpoint] = [other for other in nemesis.processes if other is not one]
     if isinstance(one, Process):
+        nemesis.harmless = True
         others = servers
         if chance.random() < 0.5:
             others = [chance.choice(servers)]
@@ -373,6 +405,7 @@ def slow_links(nemesis: Nemesis) -> Fault:
 
 def flush_scripts(nemesis: Nemesis) -> Fault:
     """The servers forget all scripts; sometimes somebody gives them back in a moment."""
+    nemesis.harmless = True
     back = nemesis.chance.random() < 0.5
     for server in nemesis.servers:
         if nemesis.chance.random() < 0.7:
@@ -389,6 +422,7 @@ def lose_journals(nemesis: Nemesis) -> Fault:
     """The replies of a master are lost, and so are the journals in which they were kept."""
     network = nemesis.world.network
     master = nemesis.master()
+    nemesis.journals_lost = True
     nemesis.say(f"replies of {master.name} are lost, and its journals")
     for process in nemesis.processes:
         network.cut(master, process, both=False, lossy=True)
@@ -396,8 +430,7 @@ def lose_journals(nemesis: Nemesis) -> Fault:
     def end() -> None:
         if master.alive and master.following is None:
             for key in nemesis.journals():
-                if master.keys.remove(15, key):
-                    master.replication.feed([(15, [b"DEL", key])])
+                nemesis.write(master, b"DEL", key)
         for process in nemesis.processes:
             network.heal(master, process)
 
@@ -406,6 +439,7 @@ def lose_journals(nemesis: Nemesis) -> Fault:
 
 def rumour(nemesis: Nemesis) -> Fault:
     """Any text can arrive on a channel."""
+    nemesis.harmless = True
     for server in nemesis.servers:
         name = nemesis.chance.choice([*(other.name for other in nemesis.servers), "nobody"])
         if server.alive and not server.paused:
@@ -439,7 +473,7 @@ FAULTS: dict[Callable[[Nemesis], Fault], int] = {
     pause_client: 2,
     kill_client: 2,
     crash_with_lag: 2,
-    blackout: 1,
+    blackout: 2,
     strike_failover: 5,
     partition: 6,
     reset_links: 2,
