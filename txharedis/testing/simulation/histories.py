@@ -81,10 +81,8 @@ class History:
     def _run(self) -> None:
         self._make()
         happen = self._one_by_one if self.mode == "one" else self._all_at_once
-        if self._settle("at the beginning"):
-            self._count_on()
-            if happen():
-                self._end()
+        if self._settle("at the beginning") and happen():
+            self._end()
         self.problems += self.watch.problems
         self.counts["promotions"] = self.watch.promotions
         self.counts["events"] = self.world.events
@@ -173,13 +171,6 @@ class History:
 
         self.clients.append(Client(process, service, Load(process, accounts, chance, done)))
         process.callLater(0.02 * chance.random(), service.startService)
-
-    def _count_on(self) -> None:
-        """Let the opcounter have a past: soon it will have one digit more."""
-        if self.chance.random() < 0.7:
-            count = 10 ** self.chance.randrange(2, 7) - self.chance.randrange(1, 60)
-            self.nemesis.write(self.master, b"SET", b"haredis:opcounter", b"%d" % count)
-            self.world.run(0.1)
 
     @property
     def living(self) -> list[Client]:

@@ -82,13 +82,6 @@ class Nemesis:
         low, high = self.chance.choice(choices)
         return low + (high - low) * self.chance.random()
 
-    @staticmethod
-    def write(server: Server, *words: bytes) -> None:
-        """Somebody writes on a server, in the database of our own keys."""
-        link = Connection(server, None, 0)  # type: ignore[arg-type]
-        link.db = 15
-        server.execute(link, [*words])
-
     # Strikes: what happens when something else does.
 
     def stepped(self, process: Process, event: Event) -> None:
@@ -159,6 +152,14 @@ class Nemesis:
             server.restart(keep=True, lose=lose, load_time=load_time)
 
 
+def write(server: Server, *words: bytes) -> None:
+    """Somebody writes on a server, in the database of our own keys."""
+    link = Connection(server, None, 0)  # type: ignore[arg-type]
+    link.db = 15
+    if server.alive and not server.paused:
+        server.execute(link, [*words])
+
+
 # The faults.
 
 
@@ -178,7 +179,8 @@ def crash_while_writing(nemesis: Nemesis) -> Fault:
     """A server is killed right after one of its messages, some of which may be lost."""
     server = nemesis.server()
     nemesis.say(f"{server.name} will be killed in the middle")
-    if nemesis.chance.random() < 0.5:
+    unseen = nemesis.chance.random() < 0.5
+    if unseen:
         for process in nemesis.processes:
             nemesis.world.network.cut(server, process, both=False, lossy=True)
 
@@ -191,7 +193,8 @@ def crash_while_writing(nemesis: Nemesis) -> Fault:
     def end() -> None:
         nemesis.at_message(0, lambda _: False, kill)
         nemesis.world.network.quiet()
-        nemesis.restart(server)
+        # Who does not see that a master has died cannot keep its replicas from one that forgets.
+        nemesis.restart(server, whole=unseen)
 
     return nemesis.span((0.3, 0.6), (1.0, 4.0)), end
 
@@ -310,11 +313,19 @@ def blackout(nemesis: Nemesis) -> Fault:
     master = nemesis.master()
     others = [server for server in nemesis.servers if server is not master]
     behind = chance.sample(others, chance.randrange(len(others)))
-    for server in behind:
-        world.network.cut(master, server, both=False, lossy=True)
+    # In the writes that these lack, the opcounter gets one digit more.
+    count = 10 ** chance.randrange(2, 7) - chance.randrange(1, 4)
+    write(master, b"SET", b"haredis:opcounter", b"%d" % count)
+
+    def cut() -> None:
+        for server in behind:
+            world.network.cut(master, server, both=False, lossy=True)
+
+    soon = 3 * world.network.latency[1]
+    world.at(soon, cut)
     names = ", ".join(server.name for server in behind) or "nobody"
     nemesis.say(f"{master.name} is not heard by {names}, then all are killed")
-    delay = nemesis.span((0.02, 0.4))
+    delay = soon + nemesis.span((0.02, 0.4))
 
     def kill() -> None:
         for server in nemesis.servers:
@@ -430,7 +441,7 @@ def lose_journals(nemesis: Nemesis) -> Fault:
     def end() -> None:
         if master.alive and master.following is None:
             for key in nemesis.journals():
-                nemesis.write(master, b"DEL", key)
+                write(master, b"DEL", key)
         for process in nemesis.processes:
             network.heal(master, process)
 
