@@ -15,8 +15,9 @@ from txharedis.events import Event
 from txharedis.failover import FailoverService, Phase
 
 from .checks import Counts, Watch, check_account, check_known
+from .faults import FAULTS
 from .load import Account, Load, Operation
-from .nemesis import FAULTS, Nemesis
+from .nemesis import Nemesis
 from .process import Process
 from .server import Server
 from .world import World
