@@ -210,7 +210,7 @@ class _Batch:
     def lost(self) -> None:
         self._replies = []
         self.in_flight = False
-        self.lost_once = True
+        self.lost_once = self._delivery.journal.reply_lost = True
         for command in self.commands:
             if command.sent:
                 self._queue.lost(command)

@@ -242,6 +242,7 @@ class Journal:
         self._newest = 0
         self._open: dict[int, object] = {}  # the numbers that are not settled, in their order
         self._answered = False  # whether any batch was: then there is a journal
+        self.reply_lost = False  # whether any reply was: then bytes of a batch may come late
         self._refresh_due = 0.0
         keys = [self.key] if counter is None else [self.key, counter]
         self._named = _bulk(len(keys)) + b"".join(map(_bulk, keys))

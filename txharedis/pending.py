@@ -529,13 +529,16 @@ class PendingCommands:
     def _expire(self, command: Command) -> None:
         deferred = command.deferred
         assert deferred is not None
-        self.cancelled(command)
         timeout = command.terms.timeout
+        # Said while it is still in its batch, if it is in one.
+        error: Exception
         if command.sent:
-            deferred.errback(_outcome_unknown(command, f"no reply within {timeout} s"))
+            error = _outcome_unknown(command, f"no reply within {timeout} s")
         else:
             error = NoMaster(f"no master took the command within {timeout} s")
-            deferred.errback(self._not_sent(command, error))
+            error = self._not_sent(command, error)
+        self.cancelled(command)
+        deferred.errback(error)
 
 
 def _drop_done(commands: deque[Command]) -> None:

@@ -184,19 +184,22 @@ class Traffic:
         return self.pending.add(args, packed, True).addCallbacks(selected, refused)
 
     def end_session(self) -> Deferred[None]:
-        """Let the journal go soon, if there is one and a master; it takes its hour otherwise.
+        """Take the journal away, if there is one and a master; it takes its hour otherwise.
 
-        Not at once: what a lost link still carries would find no journal, and be run again.
+        When a link was lost with a batch, only in a while: what that may still carry would find no
+        journal, and be run again.
         """
         journal = self.delivery.journal
         if not journal.used or self.pending.held:
             return succeed(None)
-        args = ("PEXPIRE", journal.key, 1000 * _AFTERLIFE)
+        args: Args = ("DEL", journal.key)
+        if journal.reply_lost:
+            args = ("PEXPIRE", journal.key, 1000 * _AFTERLIFE)
         terms = replace(self._options.terms, delivery="at-most-once", acks=0, timeout=1.0)
-        shortened = self.pending.add(
-            args, pack(args), True, self._options.haredis_db_num, terms=terms
+        gone = self.pending.add(
+            args, pack(tuple(args)), True, self._options.haredis_db_num, terms=terms
         )
-        return shortened.addBoth(lambda _: None)
+        return gone.addBoth(lambda _: None)
 
     def _may_flow(self, master: NodeView) -> bool:
         node = self._group[master.address]

@@ -130,6 +130,7 @@ async def test_floor_last_and_after(lab: Lab) -> None:
 async def test_the_floor_does_not_sink(lab: Lab) -> None:
     _, link = await loaded(lab)
     assert await link(*batch(5, ("INCR", "n"), settled=4)) == [1, 1]
+    assert await link(*batch(3, ("INCR", "n"))) == [-1]
     assert await link(*batch(6, ("INCR", "n"), settled=2)) == [1, 2]
     assert await link(*batch(4, ("INCR", "n"))) == [-1]
     # It rises by a thousand at most, so that forgetting does not take long.
@@ -198,6 +199,8 @@ async def test_on_a_replica(lab: Lab) -> None:
         *(2, 1, b"1", 1)
     ]
     assert code(await there(*batch(2, ("INCR", "n")))) == "READONLY"
+    # Alone, a replica would take a PUBLISH.
+    assert "READONLY" in str(await there(*batch(2, ("PUBLISH", "news", "text"))))
     assert await there("REPLICAOF", "NO", "ONE") == b"OK"
     assert await there(*batch(1, ("INCR", "n"), ["GET", "n"], ("RPUSH", "l", "a"))) == [
         *(2, 1, b"1", 1)

@@ -150,6 +150,22 @@ async def test_what_expires_on_the_master_expires_on_the_replica(lab: Lab) -> No
     await lab.until(deleted)
 
 
+async def test_a_replica_leaves_it_to_its_master_to_delete_what_has_expired(lab: Lab) -> None:
+    server, _, master, replica = await pair(lab)
+    await master("SET", "a", 1, "PX", 200)
+    await has(lab, replica, "a", b"1")
+    server.pause()
+    await lab.sleep(0.25)
+    assert await replica.pipeline(("GET", "a"), ("EXISTS", "a")) == [None, 0]
+    assert await replica("DBSIZE") == 2  # with the tests' own key
+    server.resume()
+
+    async def deleted() -> bool:
+        return bool(await replica("DBSIZE") == 1)
+
+    await lab.until(deleted)
+
+
 async def test_promotion_keeps_the_history_and_the_locks(lab: Lab) -> None:
     _, _, _master, replica = await pair(lab)
     await replica.pipeline(
@@ -176,6 +192,20 @@ async def test_a_demoted_master_goes_on_where_it_is(lab: Lab) -> None:
     _, new, master, replica = await pair(lab)
     await master("SET", "a", 1)
     await same_offset(lab, master, replica)
+    old = (await lab.info(master))["master_replid"]
+    await replica("SLAVEOF", "NO", "ONE")
+    await replica("SET", "b", 1)
+    await master("SLAVEOF", new.host, new.port)
+    await has(lab, master, "b", b"1")
+    infos = await at_once(lab.info(master), lab.info(replica))
+    assert infos[0]["master_replid"] == infos[1]["master_replid"] != old
+    assert infos[0]["master_replid2"] == old
+
+
+async def test_a_demoted_master_that_has_written_more_is_given_everything(lab: Lab) -> None:
+    _, new, master, replica = await pair(lab)
+    await master("SET", "a", 1)
+    await same_offset(lab, master, replica)
     await replica("SLAVEOF", "NO", "ONE")
     await replica("SET", "b", 1)
     history = (await lab.info(replica))["master_replid"]
@@ -183,7 +213,6 @@ async def test_a_demoted_master_goes_on_where_it_is(lab: Lab) -> None:
     await master("DEL", "lock")
     before = await lab.info(replica)
     assert before["role"] == "master"
-    # The old master has written more than the new one knows: that takes a full resync.
     await lab.follow(master, new)
     assert await master("GET", "b") == b"1"
     info = await lab.info(master)

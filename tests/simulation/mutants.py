@@ -113,6 +113,11 @@ def _(patch: Patch) -> None:
     patch.setattr(NodeView, "claims", property(lambda self: self.is_master and self.epoch > 0))
 
 
+@mutant("what the replicas hear is not asked for")
+def _(patch: Patch) -> None:
+    patch.setattr(election._Case, "_hears", lambda self, view: False)
+
+
 @mutant("the offset does not count")
 def _(patch: Patch) -> None:
     rank = election.rank

@@ -873,3 +873,14 @@ def test_a_caller_that_cancels_others_when_it_fails(places: tuple[int, int]) -> 
     queue.link.die()
     queue.pending.refuse(lambda: WouldDiscardData("decide"))
     queue.done()
+
+
+def test_what_was_lost_and_comes_too_late_does_not_blame_the_journal() -> None:
+    queue = Queue()
+    caller = queue.add("INCR n", timeout=2.0)
+    queue.connect()
+    queue.link.die()
+    queue.clock.advance(2.0)
+    assert isinstance(caller.outcome, OutcomeUnknown)
+    assert caller.outcome.executed is None
+    assert "cannot go through the journal" not in str(caller.outcome)

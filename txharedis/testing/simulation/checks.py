@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from txharedis.errors import OutcomeUnknown
 from txharedis.interfaces import Link
 from txharedis.lock import _ACQUIRE
 from txharedis.pending import Command
@@ -18,7 +19,7 @@ from .server import Server
 if TYPE_CHECKING:
     from txharedis.failover import FailoverService
 
-__all__ = ["Counts", "Watch", "check_account"]
+__all__ = ["Counts", "Watch", "check_account", "check_known"]
 
 _OWN_DB = 15
 _WATCHED = frozenset({b"EXEC", b"EVAL"})
@@ -211,6 +212,17 @@ def check_account(
 
     _check_register(account, int(found("set", b"0")), wrong, counts, confirmed)
     return problems
+
+
+def check_known(account: Account) -> list[str]:
+    """What nobody should have been told: with a journal and confirmations, all is known."""
+    if account.delivery != "exactly-once":
+        return []
+    return [
+        f"{account!r}: nobody knows, though there is a journal ({operation!r})"
+        for operation in account.operations
+        if isinstance(operation.error, OutcomeUnknown)
+    ]
 
 
 def _may_have_run(operation: Operation) -> bool:

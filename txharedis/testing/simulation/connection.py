@@ -58,7 +58,8 @@ class Connection:
         self._out: list[bytes] | None = None
 
     def __repr__(self) -> str:
-        return f"<connection {self.number} of {self.end.peer.owner.name} to {self.server.name}>"
+        who = self.end.peer.owner.name if self.end is not None else "nobody"
+        return f"<connection {self.number} of {who} to {self.server.name}>"
 
     @property
     def subscribed(self) -> int:

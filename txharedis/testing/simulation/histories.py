@@ -10,12 +10,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
 
 from txharedis.client import HAClient
+from txharedis.errors import NotReplicated
 from txharedis.events import Event
 from txharedis.failover import FailoverService, Phase
 
-from .checks import Counts, Watch, check_account
+from .checks import Counts, Watch, check_account, check_known
+from .faults import FAULTS
 from .load import Account, Load, Operation
-from .nemesis import FAULTS, Nemesis
+from .nemesis import Nemesis
 from .process import Process
 from .server import Server
 from .world import World
@@ -189,11 +191,16 @@ class History:
             [fault] = chance.choices(faults, weights=[*FAULTS.values()])
             self._start_loads()
             self.world.run(0.15 * chance.random())
+            promotions = self.watch.promotions
+            self.nemesis.harmless = False
             duration, end = fault(self.nemesis)
             self.world.run(duration)
             end()
             self.world.run(0.1 * chance.random())
             self.nemesis.heal()
+            self.world.run(0.1)
+            if self.nemesis.harmless and self.watch.promotions > promotions:
+                self.problems.append(f"{self.nemesis.done[-1:]} has led to a failover")
             if not self._settle(f"after {self.nemesis.done[-1:]}"):
                 return False
         return True
@@ -272,11 +279,19 @@ class History:
         confirmed = self.mode == "one"
         for client in self.clients:
             for account in client.load.accounts:
+                waits = client.service.options.command_timeout is None and all(
+                    not isinstance(operation.error, NotReplicated)
+                    for other in client.load.accounts
+                    for operation in other.operations
+                )
+                safe = confirmed and account.acks >= self.acks
+                if waits and safe and not self.nemesis.journals_lost:
+                    self.problems += check_known(account)
                 self.problems += check_account(
                     account,
                     self.master,
                     self.counts,
-                    confirmed=confirmed and account.acks >= self.acks,
+                    confirmed=safe,
                     alive=client.process.alive,
                 )
         self._close()

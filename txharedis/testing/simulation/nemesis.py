@@ -1,4 +1,4 @@
-"""Nemesis: the faults of a history, as its seed wants them."""
+"""Nemesis: who is hit by the faults of a history, and when."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from txharedis.events import Event, FailoverStarted, FailoverStep
-from txharedis.topology import GOSSIP_CHANNEL
 
 from .network import Endpoint
 from .process import Process
@@ -16,10 +15,8 @@ from .server import Server
 if TYPE_CHECKING:
     from .world import World
 
-__all__ = ["FAULTS", "Fault", "Nemesis"]
+__all__ = ["Nemesis"]
 
-#: How long it lasts, in seconds, and what ends it.
-Fault = tuple[float, Callable[[], None]]
 _STEPS = ("start", "lock", "look", "promote", "serve", "redirect", "gossip", "release")
 
 
@@ -29,6 +26,8 @@ class Nemesis:
     amnesia   how many servers may forget data when they restart
     journals  tells the keys of the journals that may be lost
     done      what it did, for people
+    journals_lost   whether any were
+    harmless  whether the newest fault leaves the master well, for all but one client
     """
 
     def __init__(self, world: World, servers: list[Server], chance: random.Random) -> None:
@@ -38,6 +37,8 @@ class Nemesis:
         self.amnesia = 1
         self.journals: Callable[[], list[bytes]] = list
         self.done: list[str] = []
+        self.harmless = False
+        self.journals_lost = False
         self._forgetful: set[str] = set()
         self._strike: Callable[[Process, str], None] | None = None
         self._written: tuple[int, Callable[[Endpoint], bool], Callable[[Endpoint], None]] | None
@@ -105,6 +106,10 @@ class Nemesis:
         """Call this right after the message of that number that one of these writes."""
         self._written = (count, of, call)
 
+    def calm(self) -> None:
+        """What was to happen when something else does is not to happen any more."""
+        self._strike = self._written = None
+
     def _count_written(self, owner: Endpoint) -> None:
         assert self._written is not None
         left, of, call = self._written
@@ -119,7 +124,7 @@ class Nemesis:
 
     def heal(self) -> None:
         """No faults any more: whoever still lives, lives on."""
-        self._strike = self._written = None
+        self.calm()
         self.world.network.quiet()
         for server in self.servers:
             server.resume()
@@ -145,307 +150,3 @@ class Nemesis:
         else:
             lose = self.chance.randrange(1, 30) if kind == "older" else 0
             server.restart(keep=True, lose=lose, load_time=load_time)
-
-
-# The faults.
-
-
-def crash(nemesis: Nemesis) -> Fault:
-    server = nemesis.server()
-    nemesis.say(f"{server.name} is killed")
-    server.kill()
-    # Starting takes longer than to dial it in vain.
-    soon = 0.02 + 6 * nemesis.world.network.latency[1]
-    return (
-        nemesis.span((soon, soon + 0.05), (soon, soon + 0.5), (0.5, 4.0)),
-        lambda: nemesis.restart(server),
-    )
-
-
-def crash_while_writing(nemesis: Nemesis) -> Fault:
-    """A server is killed right after one of its messages, some of which may be lost."""
-    server = nemesis.server()
-    nemesis.say(f"{server.name} will be killed in the middle")
-    if nemesis.chance.random() < 0.5:
-        for process in nemesis.processes:
-            nemesis.world.network.cut(server, process, both=False, lossy=True)
-
-    def kill(_: Endpoint) -> None:
-        if server.alive:
-            server.kill()
-
-    nemesis.at_message(nemesis.chance.randrange(1, 25), lambda owner: owner is server, kill)
-
-    def end() -> None:
-        nemesis.at_message(0, lambda _: False, kill)
-        nemesis.world.network.quiet()
-        nemesis.restart(server)
-
-    return nemesis.span((0.3, 0.6), (1.0, 4.0)), end
-
-
-def pause_server(nemesis: Nemesis) -> Fault:
-    server = nemesis.server()
-    nemesis.say(f"{server.name} is paused")
-    server.pause()
-    return nemesis.span((0.01, 0.5), (0.5, 2.0), (3.0, 6.0)), server.resume
-
-
-def pause_client(nemesis: Nemesis) -> Fault:
-    process = nemesis.process()
-    if process is None:
-        return 0.0, lambda: None
-    nemesis.say(f"{process.name} is paused")
-    process.pause()
-    return nemesis.span((0.01, 0.5), (0.5, 2.0), (3.0, 6.0)), process.resume
-
-
-def kill_client(nemesis: Nemesis) -> Fault:
-    """A client dies at any moment, or after any of its messages."""
-    process = nemesis.process()
-    if process is None or len(nemesis.processes) < 2:
-        return 0.0, lambda: None
-    if nemesis.chance.random() < 0.5:
-        nemesis.say(f"{process.name} is killed")
-        process.kill()
-    else:
-        count = nemesis.chance.randrange(1, 15)
-        nemesis.say(f"{process.name} is killed after its message {count} from now on")
-
-        def kill(_: Endpoint) -> None:
-            if len(nemesis.processes) > 1:  # somebody has to be there to repair
-                process.kill()
-
-        nemesis.at_message(count, lambda owner: owner is process, kill)
-    return nemesis.span((0.05, 0.5)), lambda: None
-
-
-def strike_failover(nemesis: Nemesis) -> Fault:
-    """The master dies, and the client that replaces it is hit at some step.
-
-    It dies, is paused, or is cut off, so that what it says arrives late; at once or a few messages
-    later.
-    """
-    chance, network = nemesis.chance, nemesis.world.network
-    master = nemesis.master()
-    hit: list[Process] = []
-    how = chance.choice(["killed", "paused", "cut off"])
-    later = chance.choice([0, 0, 1, 2, 3])
-    servers = chance.sample(nemesis.servers, chance.randrange(1, len(nemesis.servers) + 1))
-
-    def strike(process: Process) -> None:
-        if how == "killed" and len(nemesis.processes) > 1:
-            process.kill()
-            return
-        hit.append(process)
-        if how == "cut off":
-            for server in servers:
-                network.cut(process, server, both=False)
-        else:
-            process.pause()
-
-    def stepped(process: Process) -> None:
-        if later:
-            nemesis.at_message(later, lambda owner: owner is process, lambda _: strike(process))
-        else:
-            strike(process)
-
-    step = nemesis.at_step(stepped)
-    nemesis.say(f"{master.name} is killed; who replaces it is {how}, {later} behind {step}")
-    master.kill()
-
-    def end() -> None:
-        nemesis._strike = nemesis._written = None
-        for process in hit:
-            process.resume()
-        network.heal()
-        # Until the lock has expired, a master that forgets would take its replicas' data away.
-        nemesis.restart(master, whole=True)
-
-    return nemesis.span((0.1, 0.5), (0.8, 1.5), (1.5, 4.0)), end
-
-
-def crash_with_lag(nemesis: Nemesis) -> Fault:
-    """The master dies, and its newest writes have not reached some of its replicas."""
-    chance, network = nemesis.chance, nemesis.world.network
-    master = nemesis.master()
-    others = [server for server in nemesis.servers if server is not master]
-    behind = chance.sample(others, chance.randrange(1, len(others) + 1))
-    for server in behind:
-        network.cut(master, server, both=False, lossy=True)
-    nemesis.say(f"{master.name} is not heard by {', '.join(s.name for s in behind)}, then killed")
-
-    def kill() -> None:
-        for server in behind:
-            network.heal(master, server)
-        if master.alive:
-            master.kill()
-
-    delay = nemesis.span((0.02, 0.3))
-    nemesis.world.at(delay, kill)
-
-    return delay + nemesis.span((0.1, 0.5), (0.5, 3.0)), lambda: nemesis.restart(master)
-
-
-def blackout(nemesis: Nemesis) -> Fault:
-    """All servers die together, and come back one by one with what they had."""
-    nemesis.say("all servers are killed")
-    for server in nemesis.servers:
-        server.kill()
-    delay = 0.0
-    for server in nemesis.chance.sample(nemesis.servers, len(nemesis.servers)):
-        delay += nemesis.span((0.02, 0.2), (0.1, 1.0))
-        nemesis.world.at(delay, lambda server=server: nemesis.restart(server, whole=True))
-    return delay + 0.01, lambda: None
-
-
-def partition(nemesis: Nemesis) -> Fault:
-    """Somebody is cut off from somebody."""
-    chance, network = nemesis.chance, nemesis.world.network
-    one: Endpoint = (
-        nemesis.server() if chance.random() < 0.7 else nemesis.process() or (nemesis.server())
-    )
-    servers: list[Endpoint] = [other for other in nemesis.servers if other is not one]
-    processes: list[Endpoint] = [other for other in nemesis.processes if other is not one]
-    if isinstance(one, Process):
-        others = servers
-        if chance.random() < 0.5:
-            others = [chance.choice(servers)]
-    else:
-        others = chance.choice([servers, processes, servers + processes])
-        if chance.random() < 0.3 and others:
-            others = chance.sample(others, chance.randrange(1, len(others) + 1))
-    way = chance.choice(["both", "to", "from"])
-    lossy = chance.random() < 0.5
-    names = ", ".join(other.name for other in others)
-    nemesis.say(f"{one.name} is cut off from {names} ({way}{', lossy' if lossy else ''})")
-    for other in others:
-        if way == "from":
-            network.cut(other, one, both=False, lossy=lossy)
-        else:
-            network.cut(one, other, both=way == "both", lossy=lossy)
-    pairs = [(one, other) for other in others]
-
-    def end() -> None:
-        for pair in pairs:
-            network.heal(*pair)
-
-    return nemesis.span((0.02, 0.5), (0.5, 2.5), (3.0, 7.0)), end
-
-
-def reset_links(nemesis: Nemesis) -> Fault:
-    """Links are dropped, as by a firewall: what was under way may be lost."""
-    network = nemesis.world.network
-    server = nemesis.server()
-    others: list[Endpoint] = [*nemesis.processes]
-    if nemesis.chance.random() < 0.3:
-        others = [other for other in nemesis.servers if other is not server]
-    elif nemesis.chance.random() < 0.5 and others:
-        others = [nemesis.chance.choice(others)]
-    nemesis.say(f"links of {server.name} to {', '.join(o.name for o in others)} are dropped")
-    for other in others:
-        network.break_links(server, other)
-    return nemesis.span((0.01, 0.3)), lambda: None
-
-
-def slow_links(nemesis: Nemesis) -> Fault:
-    """What goes between two takes long, and arrives late."""
-    network = nemesis.world.network
-    server = nemesis.server()
-    everybody: list[Endpoint] = [*nemesis.processes, *nemesis.servers]
-    others = [other for other in everybody if other is not server]
-    others = nemesis.chance.sample(others, nemesis.chance.randrange(1, len(others) + 1))
-    seconds = nemesis.span((0.005, 0.1), (0.1, 1.0))
-    nemesis.say(f"{server.name} and {', '.join(o.name for o in others)} are {seconds:.3f} s apart")
-    for other in others:
-        if nemesis.chance.random() < 0.7:
-            network.slow(server, other, seconds)
-        if nemesis.chance.random() < 0.7:
-            network.slow(other, server, seconds)
-
-    def end() -> None:
-        for other in others:
-            network.slow(server, other, 0)
-            network.slow(other, server, 0)
-
-    return nemesis.span((0.1, 1.0), (1.0, 4.0)), end
-
-
-def flush_scripts(nemesis: Nemesis) -> Fault:
-    """The servers forget all scripts; sometimes somebody gives them back in a moment."""
-    back = nemesis.chance.random() < 0.5
-    for server in nemesis.servers:
-        if nemesis.chance.random() < 0.7:
-            nemesis.say(f"SCRIPT FLUSH on {server.name}{', for a moment' if back else ''}")
-            kept = server.scripts.copy()
-            server.scripts.clear()
-            if back:
-                delay = 4 * nemesis.world.network.latency[1] * nemesis.chance.random()
-                nemesis.world.at(delay, server.scripts.update, kept)
-    return 0.05, lambda: None
-
-
-def lose_journals(nemesis: Nemesis) -> Fault:
-    """The replies of a master are lost, and so are the journals in which they were kept."""
-    network = nemesis.world.network
-    master = nemesis.master()
-    nemesis.say(f"replies of {master.name} are lost, and its journals")
-    for process in nemesis.processes:
-        network.cut(master, process, both=False, lossy=True)
-
-    def end() -> None:
-        if master.alive and master.following is None:
-            for key in nemesis.journals():
-                if master.keys.remove(15, key):
-                    master.replication.feed([(15, [b"DEL", key])])
-        for process in nemesis.processes:
-            network.heal(master, process)
-
-    return nemesis.span((0.05, 0.3)), end
-
-
-def rumour(nemesis: Nemesis) -> Fault:
-    """Any text can arrive on a channel."""
-    for server in nemesis.servers:
-        name = nemesis.chance.choice([*(other.name for other in nemesis.servers), "nobody"])
-        if server.alive and not server.paused:
-            nemesis.say(f"{name} is said to be master on {server.name}")
-            server.spread(GOSSIP_CHANNEL.encode(), name.encode())
-    return 0.1, lambda: None
-
-
-def operator(nemesis: Nemesis) -> Fault:
-    """Somebody changes roles by hand, without the lock."""
-    server = nemesis.server()
-    other = nemesis.chance.choice([each for each in nemesis.servers if each is not server])
-    if server.alive and not server.paused:
-        if server.following is not None and nemesis.chance.random() < 0.6:
-            nemesis.say(f"somebody says SLAVEOF NO ONE to {server.name}")
-            server.replication.lead()
-        elif server.following is not None:
-            nemesis.say(f"somebody makes {server.name} follow {other.name}")
-            server.replication.follow(other.host, other.port)
-        else:
-            nemesis.say(f"somebody makes master {server.name} follow {other.name}")
-            server.replication.follow(other.host, other.port)
-    return nemesis.span((0.05, 0.5)), lambda: None
-
-
-#: What may happen, and how often.
-FAULTS: dict[Callable[[Nemesis], Fault], int] = {
-    crash: 6,
-    crash_while_writing: 5,
-    pause_server: 3,
-    pause_client: 2,
-    kill_client: 2,
-    crash_with_lag: 2,
-    blackout: 1,
-    strike_failover: 5,
-    partition: 6,
-    reset_links: 2,
-    slow_links: 2,
-    flush_scripts: 2,
-    lose_journals: 1,
-    operator: 1,
-    rumour: 1,
-}

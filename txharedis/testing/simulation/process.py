@@ -109,10 +109,13 @@ class Process(Endpoint):
     ) -> Timer:
         if delay < 0:
             raise AssertionError(f"a reactor refuses a delay of {delay}")
-        timer = Timer(self, self.seconds() + delay, callable, args, kw)
+        world = self.world
+        now = world.now * self.rate + self.offset  # as `seconds`
+        if now < self.not_before:
+            now = self.not_before
+        timer = Timer(self, now + delay, callable, args, kw)
         if self.alive:
             self.timers[timer] = None
-            world = self.world
             world.count = count = world.count + 1
             heappush(world.heap, (world.now + delay / self.rate, count, timer.fire, ()))
         return timer

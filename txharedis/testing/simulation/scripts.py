@@ -108,13 +108,14 @@ def _journal(run: Run, keys: list[bytes], args: list[bytes]) -> bytes:
     found = run.hget(name, b"floor")
     stored = run.hget(name, args[0])
     kept: list[Any] | None = None
+    last: int | None
     if found is None:
         if args[3] == b"1":
             return _GONE
         if after > 0:
             return _NOT_YET
-        run.call(b"hset", name, b"floor", b"0", b"last", b"0")
-        floor, life = 0, b"%d" % (journal.JOURNAL_LIFE * 1000)
+        run.call(b"hset", name, b"floor", args[1], b"last", args[1])
+        floor, last, life = settled, None, b"%d" % (journal.JOURNAL_LIFE * 1000)
     else:
         floor, last = int(found), int(run.hget(name, b"last") or 0)
         if number <= floor:
@@ -143,6 +144,10 @@ def _journal(run: Run, keys: list[bytes], args: list[bytes]) -> bytes:
             else:
                 reply = store
         elif words > 0:
+            if not writes and last is not None and command[0].lower().endswith(b"publish"):
+                run.call(b"select", own)
+                run.call(b"hset", name, b"last", b"%d" % last)
+                run.call(b"select", args[5])
             reply = store = run.attempt(*command)
             writes += 1
             if reply.startswith(_DENIED):
