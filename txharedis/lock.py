@@ -1,10 +1,10 @@
 """The failover lock, and the fence: nothing is changed on a server without it.
 
 The lock is one key on each node, held when a quorum of the configured nodes granted it. A node
-grants an epoch once, for ever (its vote), so two holders never share one. Each change is one
-transaction that watches the lock of the node it is made on: when the lock has expired, changed
-hands or been wiped meanwhile, the server refuses it all. A client that was paused past its lock's
-life therefore changes nothing when it wakes.
+grants an epoch once (its vote), as long as it has its data, so two holders never share one. Each
+change is one transaction that watches the lock of the node it is made on: when the lock has
+expired, changed hands or been wiped meanwhile, the server refuses it all. A client that was paused
+past its lock's life therefore changes nothing when it wakes.
 """
 
 from __future__ import annotations

@@ -278,18 +278,25 @@ def slow_links(nemesis: Nemesis) -> Fault:
 
 
 def flush_scripts(nemesis: Nemesis) -> Fault:
-    """The servers forget all scripts; sometimes somebody gives them back in a moment."""
+    """The servers forget all scripts; or some of them, again and again, for a moment."""
     nemesis.harmless = True
-    back = nemesis.chance.random() < 0.5
-    for server in nemesis.servers:
-        if nemesis.chance.random() < 0.7:
-            nemesis.say(f"SCRIPT FLUSH on {server.name}{', for a moment' if back else ''}")
-            kept = server.scripts.copy()
-            server.scripts.clear()
-            if back:
-                delay = 4 * nemesis.world.network.latency[1] * nemesis.chance.random()
-                nemesis.world.at(delay, server.scripts.update, kept)
-    return 0.05, lambda: None
+    chance, world = nemesis.chance, nemesis.world
+    back = chance.random() < 0.7
+    servers = [server for server in nemesis.servers if chance.random() < 0.7]
+    names = ", ".join(server.name for server in servers) or "nobody"
+    nemesis.say(f"SCRIPT FLUSH on {names}{', for moments' if back else ''}")
+
+    def flush(server: Server, moment: float) -> None:
+        kept = server.scripts.copy()
+        server.scripts.clear()
+        if back:
+            world.at(moment, server.scripts.update, kept)
+
+    times = 5 if back else 1
+    for server in servers:
+        for place in range(times):
+            world.at(0.02 * place, flush, server, 0.02 * chance.random())
+    return 0.02 * times + 0.01, lambda: None
 
 
 def lose_journals(nemesis: Nemesis) -> Fault:
