@@ -87,6 +87,9 @@ def _broken(history: History) -> list[str]:
     single = settings.at_once == 1 and not any(each.several for each in chosen(settings.faults))
     if single and options.get("acks", 0) + 1 + quorum > settings.nodes:
         never.append("lost")
+        if options.get("delivery", "exactly-once") == "exactly-once":
+            # A loss looks like these too where a write of unknown outcome is left in its place.
+            never += ["stale", "late"]
     return [f"{n} {name}" for name in never if (n := getattr(verdict, name))]
 
 
