@@ -499,9 +499,7 @@ def test_wait_says_nothing_while_what_was_sent_before_is_not_answered() -> None:
 
 def acknowledged(acks: int = 1) -> tuple[list[object], Dial]:
     played, args = Played(), ("BLPOP", "q", 0)
-    got = outcome(
-        played.blocking.submit("BLPOP", args, pack(args), 0, read=False, acks=acks)
-    )
+    got = outcome(played.blocking.submit("BLPOP", args, pack(args), 0, read=False, acks=acks))
     dial = played.accept()
     assert [command[0] for command in dial.commands()] == [b"BLPOP", b"WAIT"]
     return got, dial
