@@ -110,6 +110,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     asked_for = {name: value for name, value in given.items() if value is not None}
     usual = Settings()
     try:
+        if not options.minutes > 0:
+            raise ValueError(f"--minutes {options.minutes}: without faults nothing is proved")
         usable = [fault for fault in chosen(options.faults) if not options.peer or not fault.traps]
         if not usable:
             raise ValueError("these faults are for txharedis alone")
