@@ -249,7 +249,7 @@ class Campaign:
             )
             return False
         self._step("redirect", lock, view.address)
-        if view.is_master and before.memory.epoch:
+        if view.is_master and (before.memory.epoch or view.epoch):  # not when a group begins
             came_back = before.views.get(view.address, view)
             old = came_back if came_back.replid == view.replid else view
             self._tell_what_went(old, master, lock.epoch)

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from txharedis._version import __version__
 from txharedis.demo import demo
 from txharedis.errors import HARedisError, InvalidOption, NoMaster
-from txharedis.events import Event, FailoverEnded
+from txharedis.events import Event, FailoverEnded, Waiting
 from txharedis.failover import create_client
 from txharedis.options import Options, check_seconds, parse_nodes
 from txharedis.topology import Address
@@ -163,17 +163,23 @@ def switchover_program(
 
     async def program(reactor: Any) -> int:
         stood: list[float] = []
+        why = ""
 
         def on_event(event: Event) -> None:
+            nonlocal why
             if isinstance(event, FailoverEnded) and event.master is not None:
                 stood.append(event.outage)
+            elif isinstance(event, Waiting):
+                why = f": {event.reason}"
 
         client = create_client(nodes, reactor=reactor, on_event=on_event, **options)
         began = reactor.seconds()
         try:
             ready = client.when_ready()
             await ready.addTimeout(
-                timeout, reactor, lambda *_: Failure(NoMaster(f"no master within {timeout} s"))
+                timeout,
+                reactor,
+                lambda *_: Failure(NoMaster(f"no master within {timeout} s{why}")),
             )
             old = client.master
             new = await client.switchover(to, max(0.1, timeout - (reactor.seconds() - began)))

@@ -401,6 +401,8 @@ class HAClient(CommandMethods):
     def switchover(self, to: object = None, timeout: float = 10.0) -> Deferred[str]:
         """Move the master to another node, as planned: no write is lost, and none fails.
 
+        (With `acks` some may: see docs/guarantees.md.)
+
         `to` is one of the nodes, as create_client takes it; None is the replica that holds most. It
         is waited for until it has caught up, `timeout` seconds at most. Then writes stand still for
         a few milliseconds, those of this client in its queue and those of others in the server.

@@ -109,7 +109,9 @@ class Dispatch:
             )
         if info.blocking:
             acks = 0 if info.read or info.name in _CONFIRMING else terms.acks
-            reply = self._blocking.submit(info.name, packed, self._db, read=info.read, acks=acks)
+            reply = self._blocking.submit(
+                info.name, args, packed, self._db, read=info.read, acks=acks
+            )
         else:
             fit = info.fit if len(args) <= MOST_WORDS else PLAIN
             reply = self._traffic.pending.add(args, packed, info.read, terms=terms, fit=fit)

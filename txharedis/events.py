@@ -127,8 +127,9 @@ class HistoryDiscarded(Event):
     """This client made a master that came back a replica of the present one.
 
     `count` is how many bytes of its replication history nobody had confirmed and are lost, 0 for
-    none, None when nobody knows: it has restarted without its history. `offset` is what it had when
-    it came back, `parted_at` the first offset at which the two differ, None when that is unknown.
+    none, None when nobody knows: it has restarted without its history, or the master was replaced
+    more than once meanwhile. `offset` is what it had when it came back, `parted_at` the first
+    offset at which the two differ, None when that is unknown.
     Beside writes, the PINGs of a master to its replicas count too (14 bytes each).
     """
 

@@ -228,6 +228,10 @@ class Options:
         except (LookupError, ValueError) as error:
             raise InvalidOption(f"errors={self.errors!r}: {error}") from None
         object.__setattr__(self, "passwords", _passwords(self.passwords))
+        for name in ("username", "password"):
+            if not _can_be_sent(getattr(self, name)):
+                shown = _shown(name, getattr(self, name))
+                raise InvalidOption(f"{name}={shown} cannot be sent as UTF-8")
         if self.username is not None and self.password is None and not self.passwords:
             raise InvalidOption(f"username={self.username!r} needs a password")
         if self.on_event is not None and not callable(self.on_event):
@@ -390,6 +394,15 @@ def _shown(name: str, value: object) -> str:
     return "(hidden)" if name == "password" else repr(value)
 
 
+def _can_be_sent(text: str | None) -> bool:
+    """Not so what came from the environment or a file in another encoding."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _passwords(value: object) -> Mapping[Address, str]:
     if not isinstance(value, Mapping):
         shown = None if value is None else "(hidden)"
@@ -399,6 +412,8 @@ def _passwords(value: object) -> Mapping[Address, str]:
         node = Address.parse(name)
         if not isinstance(password, str):
             raise InvalidOption(f"passwords has for {node} what is not a text")
+        if not _can_be_sent(password):
+            raise InvalidOption(f"passwords has for {node} what cannot be sent as UTF-8")
         if node in passwords:
             raise InvalidOption(f"passwords names {node} twice")
         passwords[node] = password

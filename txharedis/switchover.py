@@ -151,7 +151,7 @@ class Switchover(Campaign):
         self._log.step(
             "{node} cannot use FAILOVER ({why}): its writes are paused", node=old.address, why=why
         )
-        return await self._by_pause(pair, held, credentials, new), new.address
+        return await self._by_pause(pair, held, credentials, new, nudge), new.address
 
     async def _until_taken_over(
         self, pair: _Pair, held: NodeLock, new: NodeView, nudge: _Nudge
@@ -176,7 +176,12 @@ class Switchover(Campaign):
             await pair.pause()
 
     async def _by_pause(
-        self, pair: _Pair, held: NodeLock, credentials: list[Args], new: NodeView
+        self,
+        pair: _Pair,
+        held: NodeLock,
+        credentials: list[Args],
+        new: NodeView,
+        nudge: _Nudge,
     ) -> int:
         """As FAILOVER does it: park the writes, wait for the replica, let go.
 
@@ -202,6 +207,7 @@ class Switchover(Campaign):
                 if pair.late(0.5):
                     raise SwitchoverFailed(f"{new.address} did not catch up in time")
                 await pair.pause()
+            await self._until_told(pair, wanted, nudge)
             place = new.address
             pair.lock.check()
             self.begun = True
@@ -218,6 +224,17 @@ class Switchover(Campaign):
                     await held.fenced(["CLIENT", "UNPAUSE"])
             raise
         return wanted
+
+    async def _until_told(self, pair: _Pair, wanted: int, nudge: _Nudge) -> None:
+        """Let the old master hear that a replica has it all, if it is to be had.
+
+        A server that lets go breaks off each WAIT, and drops its link with what stands behind it.
+        """
+        while not nudge.useless and not pair.late(0.5):
+            nudge.now()
+            if _highest_ack(await pair.ask_old()) >= wanted:
+                return
+            await pair.pause()
 
     async def _redirect_replicas(
         self, lock: QuorumLock, survey: Survey, old: NodeView, master: NodeView
@@ -327,12 +344,25 @@ def _has_all(replica: dict[str, str], master: dict[str, str]) -> bool:
     return same and _offset(replica) >= _offset(master) >= 0
 
 
+def _online(info: dict[str, str]) -> list[dict[str, str]]:
+    """What a master says of each of its replicas that is up."""
+    replicas = [
+        dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+        for name, value in info.items()
+        if re.fullmatch("slave[0-9]+", name)
+    ]
+    return [fields for fields in replicas if fields.get("state") == "online"]
+
+
+def _highest_ack(info: dict[str, str]) -> int:
+    """The highest offset that any replica has told its master, -1 for none."""
+    return max((int(fields.get("offset", "-1")) for fields in _online(info)), default=-1)
+
+
 def _name_there(info: dict[str, str], survey: Survey, node: Address) -> tuple[str, int] | None:
     """The host and port by which a master knows its replica, None when it is not among them."""
-    for name, value in info.items():
-        fields = dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
-        if re.fullmatch("slave[0-9]+", name) and fields.get("state") == "online":
-            place = fields.get("ip", ""), int(fields.get("port", "0"))
-            if survey.names.get(place) == node:
-                return place
+    for fields in _online(info):
+        place = fields.get("ip", ""), int(fields.get("port", "0"))
+        if survey.names.get(place) == node:
+            return place
     return None

@@ -118,6 +118,36 @@ async def test_under_load_no_write_is_lost_doubled_failed_or_out_of_order(
     print(f"{way}: writes stood still for", *(f"{1000 * each:.1f}" for each in stood), "ms")
 
 
+@pytest.mark.parametrize("way", WAYS)
+@on_reactor
+async def test_what_no_journal_keeps_is_answered_too_while_replicas_confirm(
+    reactor: Any, make_servers: MakeServers, form: Form, watch: Watch, way: str
+) -> None:
+    """A server that lets go breaks off each WAIT, and drops its link with what stands behind it."""
+    servers = await make_servers(3, options=WAYS[way])
+    await form(servers)
+    watched = [watch(servers, acks=1, ack_timeout=5.0) for _ in range(4)]
+    clients = [one.client for one in watched]
+    await at_once(client.when_ready() for client in clients)
+    counted = 0
+    stopping = False
+
+    async def count(client: HAClient) -> None:
+        nonlocal counted
+        while not stopping:
+            await client.execute_command("EVAL", "return redis.call('incr', KEYS[1])", 1, "n")
+            counted += 1
+
+    running = [Deferred.fromCoroutine(count(client)) for client in clients for _ in range(10)]
+    for turn in range(5):
+        wanted = counted + 200
+        await eventually(lambda wanted=wanted: counted >= wanted)
+        await answer(clients[turn % 2].switchover())
+    stopping = True
+    await at_once(running)
+    assert await answer(clients[0].get("n")) == counted
+
+
 @on_reactor
 async def test_it_goes_to_the_node_that_was_named(group: list[LocalServer], watch: Watch) -> None:
     watched = watch(group)

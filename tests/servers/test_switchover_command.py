@@ -74,7 +74,8 @@ async def test_what_cannot_be_done_ends_with_1(group: list[LocalServer]) -> None
     assert f"haredis switchover: {group[0].address} is the master already" in err
     out, err, status = await haredis("127.0.0.1:1", "127.0.0.1:2", "--timeout", "0.3")
     assert (out, status) == ("", 1)
-    assert "haredis switchover: no master within 0.3 s" in err
+    assert "haredis switchover: no master within 0.3 s: no quorum: 0 of 2 nodes answer" in err
+    assert "127.0.0.1:1 refused" in err
     assert (await meta_of(group[0]))["epoch"] == "1"
 
 

@@ -12,6 +12,7 @@ import pytest
 from txharedis import HAClient, create_client
 from txharedis.events import MasterChanged
 from txharedis.testing.simulation import World
+from txharedis.testing.simulation.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,3 +125,13 @@ def test_the_real_sources_of_chance_are_put_back() -> None:
     before = secrets.token_hex, time.time, random.getstate()
     history(1)
     assert (secrets.token_hex, time.time, random.getstate()) == before
+
+
+@pytest.mark.parametrize("seeds", ["20", "5:5", "9:3", "a:b", ":7"])
+def test_seeds_that_are_no_range_are_bad_usage(
+    seeds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--seeds", seeds])
+    assert ended.value.code == 2
+    assert f"{seeds!r} is not FROM:TO" in capsys.readouterr().err

@@ -64,7 +64,7 @@ class Played(FakeMasters):
     def submit(self, text: str) -> Deferred[Any]:
         args = tuple(text.split())
         info = describe(args)
-        return self.blocking.submit(info.name, pack(args), 0, read=info.read)
+        return self.blocking.submit(info.name, args, pack(args), 0, read=info.read)
 
     def blocked(self, text: str) -> tuple[Deferred[Any], Dial]:
         """A command that was issued, and the link on which it waits."""
@@ -498,10 +498,8 @@ def test_wait_says_nothing_while_what_was_sent_before_is_not_answered() -> None:
 
 
 def acknowledged(acks: int = 1) -> tuple[list[object], Dial]:
-    played = Played()
-    got = outcome(
-        played.blocking.submit("BLPOP", pack(("BLPOP", "q", 0)), 0, read=False, acks=acks)
-    )
+    played, args = Played(), ("BLPOP", "q", 0)
+    got = outcome(played.blocking.submit("BLPOP", args, pack(args), 0, read=False, acks=acks))
     dial = played.accept()
     assert [command[0] for command in dial.commands()] == [b"BLPOP", b"WAIT"]
     return got, dial
@@ -521,6 +519,8 @@ def test_what_too_few_replicas_confirmed_is_not_hidden() -> None:
     [error] = got
     assert isinstance(error, NotReplicated)
     assert (error.executed, error.reply, error.replicas) == (True, [b"q", b"x"], 1)
+    assert error.command == ("BLPOP", "q", 0)
+    assert str(error).startswith("BLPOP was executed on the master, and 1 of 2 replicas")
 
 
 def test_what_was_popped_is_told_when_the_link_dies_before_the_confirmation() -> None:

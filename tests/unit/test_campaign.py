@@ -17,7 +17,7 @@ from tests.unit.fakes import ScriptedNode, settle
 from txharedis.campaign import Campaign
 from txharedis.election import Evidence, Follow, Repair, decide
 from txharedis.errors import LinkLost, LockLost, ResponseError
-from txharedis.events import Event, FailoverStep
+from txharedis.events import Event, FailoverStep, HistoryDiscarded
 from txharedis.group import Memory, Survey
 from txharedis.log import ClientLog
 from txharedis.options import Options
@@ -416,6 +416,18 @@ def test_a_demoted_master_loses_its_clients() -> None:
     kills = [args[1:4] for args in scene[1].log if args[0] == b"CLIENT"]
     assert kills == [[b"KILL", b"TYPE", b"normal"], [b"KILL", b"TYPE", b"pubsub"]]
     assert scene[3].count("CLIENT") == 0
+
+
+@pytest.mark.parametrize("epoch", [5, 0], ids=["one that followed it", "one that is new"])
+def test_each_client_tells_what_a_demoted_master_had_alone(epoch: int) -> None:
+    scene = Scene(master=True)
+    scene[1].run_id = "again"  # it has restarted, with an older file
+    scene[1]._view["opcounter"] = 1
+    scene[1]._view["offset"] = 1
+    survey = replace(scene.survey(), memory=Memory(epoch, "g" if epoch else ""))
+    assert scene.fail_over(survey).address == Address("n", 2)
+    told = [event for event in scene.events if isinstance(event, HistoryDiscarded)]
+    assert [str(event.node) for event in told] == ["n:1"]
 
 
 def test_strangers_are_neither_locked_nor_redirected() -> None:

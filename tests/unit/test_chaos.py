@@ -101,7 +101,10 @@ def found(operations: Iterable[Operation], data: Any) -> dict[str, int]:
         (count(1, NO, 3), 3, {"duplicated": 1}),
         (shared(2, 1, 3), 3, {}),
         (shared(2, 1, 2), 2, {"lost": 1}),
-        (shared(2, 1, 2), 3, {"lost": 1}),
+        (shared(2, 1, 2), 3, {"lost": 1, "duplicated": 1}),  # nobody was told 3
+        (shared(2, 1, 2, MAYBE), 3, {"lost": 1}),
+        (shared(1, 2, 3, MAYBE), 3, {}),
+        (shared(1, 2, 5, MAYBE, MAYBE), 3, {"lost": 1}),  # 5 is no more; one of unknown outcome is
         (shared(2, 1), 3, {"duplicated": 1}),
         (shared(2, 1, MAYBE), 3, {}),
         (shared(2, 1, NO), 3, {"duplicated": 1}),

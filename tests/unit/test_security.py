@@ -75,6 +75,10 @@ def test_each_node_is_greeted_with_its_own_password(
         ({"passwords": [SECRET]}, "passwords=(hidden)"),
         ({"username": "u", "passwords": {"a:1": SECRET}}, "needs a password for b:2"),
         ({"username": "u"}, "needs a password"),
+        # As os.environ gives bytes that are no UTF-8.
+        ({"password": SECRET + "\udcff"}, "password=(hidden) cannot be sent as UTF-8"),
+        ({"passwords": {"a:1": SECRET + "\udcff"}}, "passwords has for a:1 what cannot be sent"),
+        ({"username": "\udcff", "password": SECRET}, "username='\\udcff' cannot be sent as UTF-8"),
         ({"elect": "no"}, "elect='no'"),
     ],
 )

@@ -67,9 +67,9 @@ class Blocking:
         return len(self._commands)
 
     def submit(
-        self, name: str, packed: bytes, db: int, *, read: bool, acks: int = 0
+        self, name: str, args: Args, packed: bytes, db: int, *, read: bool, acks: int = 0
     ) -> Deferred[Any]:
-        """Run a blocking command; `name` is its name in capitals.
+        """Run a blocking command; `name` is its name in capitals, `packed` how `args` are sent.
 
         The Deferred fires with the converted reply, or fails with what DedicatedLinks.take and the
         server say, or with NotReplicated when fewer than `acks` replicas have confirmed. Cancelling
@@ -77,7 +77,7 @@ class Blocking:
         """
         if self.stopped:
             return fail(ServiceStopped("the service was stopped"))
-        command = _Blocked(self, name, _words(packed), db, read, acks)
+        command = _Blocked(self, name, args, _words(packed), db, read, acks)
         self._commands[command] = None
         Deferred.fromCoroutine(command.run()).addBoth(lambda _: self._over(command))
         return command.deferred
@@ -119,11 +119,19 @@ class _Blocked:
     """
 
     def __init__(
-        self, owner: Blocking, name: str, words: list[bytes], db: int, read: bool, acks: int
+        self,
+        owner: Blocking,
+        name: str,
+        args: Args,
+        words: list[bytes],
+        db: int,
+        read: bool,
+        acks: int,
     ) -> None:
         self.deferred: Deferred[object] = Deferred(lambda _: self._give_up())
         self._owner = owner
         self._name = name
+        self._args = args
         self._words = words
         self._db = db
         self._read = read
@@ -276,7 +284,7 @@ class _Blocked:
                 raise
         reply = replies[-1]
         if reply is not None and not isinstance(reply, Exception):
-            replies[-1] = NotReplicated.of(self._words, reply, self._acks, waited) or reply
+            replies[-1] = NotReplicated.of(self._args, reply, self._acks, waited) or reply
         return replies
 
     async def _settled(self, link: DedicatedLink) -> None:

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("what", nargs="?", choices=["histories", "scale"], default="histories")
     parser.add_argument("--seed", type=int, help="run this one")
-    parser.add_argument("--seeds", default="0:100", help="run these: FROM:TO (0:100)")
+    parser.add_argument("--seeds", type=_range, default="0:100", help="run these: FROM:TO (0:100)")
     parser.add_argument("--mode", choices=[*MODES, "both"], default="both")
     parser.add_argument("--jobs", type=int, default=1, help="processes (1)")
     parser.add_argument("--minutes", type=float, help="begin nothing after so many")
@@ -73,10 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     modes = MODES if given.mode == "both" else (given.mode,)
     if given.seed is not None:
         return max(_show(given.seed, mode, tracing=given.trace) for mode in modes)
-    first, _, last = given.seeds.partition(":")
-    return max(
-        _run_many(range(int(first), int(last)), mode, given.jobs, given.minutes) for mode in modes
-    )
+    return max(_run_many(given.seeds, mode, given.jobs, given.minutes) for mode in modes)
+
+
+def _range(text: str) -> range:
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FROM:TO, the second above the first")
+    return range(int(first), int(last))
 
 
 def _show(seed: int, mode: str, *, tracing: bool) -> int:
