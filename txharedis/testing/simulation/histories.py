@@ -278,23 +278,32 @@ class History:
     def _end(self) -> None:
         confirmed = self.mode == "one"
         for client in self.clients:
-            for account in client.load.accounts:
-                waits = client.service.options.command_timeout is None and all(
-                    not isinstance(operation.error, NotReplicated)
-                    for other in client.load.accounts
-                    for operation in other.operations
-                )
-                safe = confirmed and account.acks >= self.acks
-                if waits and safe and not self.nemesis.journals_lost:
+            accounts = client.load.accounts
+            if confirmed and self._all_is_known(client):
+                for account in accounts:
                     self.problems += check_known(account)
+            for account in accounts:
                 self.problems += check_account(
                     account,
                     self.master,
                     self.counts,
-                    confirmed=safe,
+                    confirmed=confirmed and account.acks >= self.acks,
                     alive=client.process.alive,
                 )
         self._close()
+
+    def _all_is_known(self, client: Client) -> bool:
+        """Whether this session's journal was always confirmed, kept, and waited for."""
+        return (
+            client.service.options.command_timeout is None
+            and not self.nemesis.journals_lost
+            and all(account.acks >= self.acks for account in client.load.accounts)
+            and not any(
+                isinstance(operation.error, NotReplicated)
+                for account in client.load.accounts
+                for operation in account.operations
+            )
+        )
 
     def _close(self) -> None:
         """Nothing may be left of the clients."""
