@@ -119,7 +119,8 @@ class NodeGroup:
             group=memory.group,
             history=memory.history,
             adopt=frozenset(self._options.adopt),
-            doubt=self._doubt(views.values(), following),
+            # A lock of our own is no sign that somebody else makes a newer master.
+            doubt=self._doubt(views.values(), following or lock_is_ours),
             lock_is_ours=lock_is_ours,
             stuck=self._stuck(views.values()),
             denied={node.address: node.reason for node in nodes if node.lacks_right},
