@@ -1,4 +1,4 @@
-"""Two masters that claim one epoch: one of them is elected, though the third node is locked for it."""
+"""Of two masters that claim one epoch, one is elected, though the third node is locked for that."""
 
 from __future__ import annotations
 
