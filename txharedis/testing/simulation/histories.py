@@ -86,6 +86,7 @@ class History:
             self._end()
         self.problems += self.watch.problems
         self.counts["promotions"] = self.watch.promotions
+        self.counts["in epochs granted twice"] = self.watch.epochs_twice
         self.counts["events"] = self.world.events
         self.counts["faults"] = len(self.nemesis.done)
 
@@ -94,7 +95,7 @@ class History:
     def _make(self) -> None:
         chance, world = self.chance, self.world
         nodes = 3 if chance.random() < 0.85 else 5
-        has_witness = chance.random() < 0.1
+        has_witness = chance.random() < 0.1 and self.mode == "one"
         # One that cannot be elected may be the one that has confirmed.
         self.acks = nodes // 2 + has_witness
         slowest = chance.choice([0.001, 0.001, 0.005, 0.02])
@@ -114,6 +115,7 @@ class History:
             server.transfer_time = (0.001, chance.choice([0.01, 0.1]))
             self.servers.append(server)
         self.watch = Watch(nodes // 2 + 1, lambda: world.now)
+        self.watch.forgetful = self.mode == "many"
         for server in self.servers:
             self.watch.watch(server)
         self.nemesis = Nemesis(world, self.servers, chance)
