@@ -119,6 +119,7 @@ class NodeGroup:
             group=memory.group,
             history=memory.history,
             adopt=frozenset(self._options.adopt),
+            # A lock of our own is no sign that somebody else makes a newer master.
             doubt=self._doubt(views.values(), following or lock_is_ours),
             lock_is_ours=lock_is_ours,
             stuck=self._stuck(views.values()),

@@ -29,12 +29,16 @@ _META = META_KEY.encode()
 class Watch:
     """Watches the servers: every vote, every change under a lock, every promotion.
 
-    `problems` are the rules that were broken, for people.
+    problems   the rules that were broken, for people
+    forgetful  whether votes may be lost between two masters of one epoch, as many restarts at
+               once can lose them; `epochs_twice` counts what was acknowledged then
     """
 
     def __init__(self, quorum: int, now: Callable[[], float]) -> None:
         self.problems: list[str] = []
         self.promotions = 0
+        self.forgetful = False
+        self.epochs_twice = 0
         self._now = now
         self._quorum = quorum
         self._granted: set[tuple[str, int, int]] = set()
@@ -146,8 +150,13 @@ class Watch:
         if master is None:
             self.problem(f"{service!r} has acknowledged a write without a master")
         elif master.epoch:
-            first = self._accepted.setdefault((master.group, master.epoch), master.run_id)
-            if first != master.run_id:
+            epoch = (master.group, master.epoch)
+            first = self._accepted.setdefault(epoch, master.run_id)
+            if first == master.run_id:
+                return
+            if self.forgetful and {first, master.run_id} <= self._claims.get(epoch, set()):
+                self.epochs_twice += 1  # somebody has granted it twice, and forgotten that between
+            else:
                 self.problem(f"two masters have accepted writes in epoch {master.epoch}")
 
 

@@ -300,8 +300,13 @@ def flush_scripts(nemesis: Nemesis) -> Fault:
 
 
 def lose_journals(nemesis: Nemesis) -> Fault:
-    """The replies of a master are lost, and so are the journals in which they were kept."""
+    """The replies of a master are lost, and so are the journals in which they were kept.
+
+    But not while there is something under way that was sent before: that would be run again.
+    """
     network = nemesis.world.network
+    if nemesis.world.now < network.late_until + 0.1:
+        return 0.0, lambda: None
     master = nemesis.master()
     nemesis.journals_lost = True
     nemesis.say(f"replies of {master.name} are lost, and its journals")

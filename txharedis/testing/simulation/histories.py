@@ -86,6 +86,7 @@ class History:
             self._end()
         self.problems += self.watch.problems
         self.counts["promotions"] = self.watch.promotions
+        self.counts["in epochs granted twice"] = self.watch.epochs_twice
         self.counts["events"] = self.world.events
         self.counts["faults"] = len(self.nemesis.done)
 
@@ -94,7 +95,7 @@ class History:
     def _make(self) -> None:
         chance, world = self.chance, self.world
         nodes = 3 if chance.random() < 0.85 else 5
-        has_witness = chance.random() < 0.1
+        has_witness = chance.random() < 0.1 and self.mode == "one"
         # One that cannot be elected may be the one that has confirmed.
         self.acks = nodes // 2 + has_witness
         slowest = chance.choice([0.001, 0.001, 0.005, 0.02])
@@ -114,6 +115,7 @@ class History:
             server.transfer_time = (0.001, chance.choice([0.01, 0.1]))
             self.servers.append(server)
         self.watch = Watch(nodes // 2 + 1, lambda: world.now)
+        self.watch.forgetful = self.mode == "many"
         for server in self.servers:
             self.watch.watch(server)
         self.nemesis = Nemesis(world, self.servers, chance)
@@ -278,23 +280,32 @@ class History:
     def _end(self) -> None:
         confirmed = self.mode == "one"
         for client in self.clients:
-            for account in client.load.accounts:
-                waits = client.service.options.command_timeout is None and all(
-                    not isinstance(operation.error, NotReplicated)
-                    for other in client.load.accounts
-                    for operation in other.operations
-                )
-                safe = confirmed and account.acks >= self.acks
-                if waits and safe and not self.nemesis.journals_lost:
+            accounts = client.load.accounts
+            if confirmed and self._all_is_known(client):
+                for account in accounts:
                     self.problems += check_known(account)
+            for account in accounts:
                 self.problems += check_account(
                     account,
                     self.master,
                     self.counts,
-                    confirmed=safe,
+                    confirmed=confirmed and account.acks >= self.acks,
                     alive=client.process.alive,
                 )
         self._close()
+
+    def _all_is_known(self, client: Client) -> bool:
+        """Whether this session's journal was always confirmed, kept, and waited for."""
+        return (
+            client.service.options.command_timeout is None
+            and not self.nemesis.journals_lost
+            and all(account.acks >= self.acks for account in client.load.accounts)
+            and not any(
+                isinstance(operation.error, NotReplicated)
+                for account in client.load.accounts
+                for operation in account.operations
+            )
+        )
 
     def _close(self) -> None:
         """Nothing may be left of the clients."""

@@ -232,6 +232,7 @@ class Network:
     latency     seconds that bytes take, from and to; the one-way time
     late_bytes  the chance that bytes which a partition held up when their link was dropped arrive
                 after it; otherwise they are lost
+    late_until  when the last of them arrive
     torn        the chance that a link which is dropped loses a part of what was written last
     faulty      whether anything is cut or slow
     """
@@ -240,6 +241,7 @@ class Network:
         self.world = world
         self.latency = (0.0001, 0.001)
         self.late_bytes = 0.5
+        self.late_until = 0.0
         self.torn = 0.2
         self.faulty = False
         self._hosts: dict[tuple[str, int], Endpoint] = {}
@@ -282,6 +284,7 @@ class Network:
                 # What a link that was dropped has held up may come at any time.
                 late = end.closed and self.world.random.random() < 0.5
                 delay = 1.5 * self.world.random.random() if late else 0.0
+                self.late_until = max(self.late_until, self.world.now + delay)
                 for chunk in held:
                     self._schedule(end, chunk, delay)
         dials, self._dials = self._dials, []
