@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import pytest_twisted
 
+from tests.acl import PASSWORD, USER, set_user
 from tests.groups import DURABLE, OWN_DB, answer, at_once
 from tests.lossy import ONCE, One, journals, outcomes
 from tests.servers.conftest import MakeProxy, MakeServers, Watch
@@ -28,7 +30,7 @@ async def test_journal_expires_an_hour_after_its_last_write(
 
 
 @on_reactor
-async def test_quit_takes_the_journal_away_and_disconnect_leaves_it_to_expire(
+async def test_quit_leaves_the_journal_a_minute_and_disconnect_its_hour(
     group: list[LocalServer], watch: Watch
 ) -> None:
     polite, hasty = watch(group).client, watch(group).client
@@ -36,11 +38,38 @@ async def test_quit_takes_the_journal_away_and_disconnect_leaves_it_to_expire(
     [first] = await journals(group[0])
     await answer(hasty.incr("n"))
     await answer(polite.quit())
-    [second] = await journals(group[0])
-    assert second != first
+    [second] = set(await journals(group[0])) - {first}
     await answer(hasty.disconnect())
-    assert await journals(group[0]) == [second]
-    assert await group[0].call("PTTL", second, db=OWN_DB) > 0
+    assert set(await journals(group[0])) == {first, second}
+    assert 0 < await group[0].call("PTTL", first, db=OWN_DB) <= 60_000
+    assert await group[0].call("PTTL", second, db=OWN_DB) > 60_000
+
+
+@on_reactor
+async def test_a_journal_that_was_flushed_by_its_own_batch_expires_too(
+    server: LocalServer, watch: Watch
+) -> None:
+    client = watch([server], **ONCE).client
+    await answer(client.incr("n"))
+    await answer(client.flushall())
+    [journal] = await journals(server)
+    assert await server.call("PTTL", journal, db=OWN_DB) > 0
+    assert await outcomes([client.incr("n"), client.flushall(), client.incr("n")]) == [1, "OK", 1]
+    assert await server.call("PTTL", journal, db=OWN_DB) > 0
+
+
+@on_reactor
+@pytest.mark.parametrize("right", ["hdel", "pexpire"])
+async def test_no_journal_where_it_could_not_be_kept_small(
+    server: LocalServer, watch: Watch, right: str
+) -> None:
+    """Without these it would grow, or stay, for ever."""
+    await set_user([server], "~*", "&*", "+@all", f"-{right}")
+    client = watch([server], username=USER, password=PASSWORD, **ONCE).client
+    for number in (1, 2, 3):
+        assert await answer(client.incr("n")) == number
+    for journal in await journals(server):
+        assert await server.call("HKEYS", journal, db=OWN_DB) == [b"last"]
 
 
 @on_reactor
@@ -68,7 +97,8 @@ async def test_sessions_are_independent(
     told = [await outcomes(each) for each in replies]
     assert told == [[1, 2], [3, 4], [5, 6]]
     await answer(ones[0].client.quit())
-    assert len(await journals(server)) == 2
+    lives = [await server.call("PTTL", name, db=OWN_DB) for name in await journals(server)]
+    assert [life > 60_000 for life in sorted(lives)] == [False, True, True]
     assert await answer(ones[1].client.incr("n")) == 7
 
 
