@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.contract.lab import Lab, Link, code
+from txharedis.counter import COUNT_SCRIPT, COUNT_SHA1
 from txharedis.lock import _ACQUIRE, _RELEASE
-from txharedis.pending import COUNT_SCRIPT, COUNT_SHA1
 
 LOCK, VOTE, META = "haredis:failover:x", "haredis:vote:x", "haredis:meta"
 
