@@ -8,9 +8,10 @@ confirmed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from txharedis.counter import Counter
-from txharedis.errors import OutcomeUnknown
+from txharedis.errors import LinkLost, NotReplicated, OutcomeUnknown
 from txharedis.interfaces import Clock, Link, Waiter, pack, wait_command
 from txharedis.journal import BATCH_BYTES, BATCH_COMMANDS, INEXACT, Journal, Ran, read_replies
 from txharedis.options import RIDES
@@ -45,21 +46,34 @@ class Delivery:
         self.clock = clock
         self.journal = Journal(own_db, counter)
         self.send_whole = False  # the next batch brings the text of its script
+        self.in_flight = 0  # batches
         self._counter = Counter(None if counter is None else (counter, own_db))
         self._ack_timeout = ack_timeout
         self._denied = denied
         self._denied_until = 0.0
         self._last: _Batch | None = None  # the newest that was written
 
-    def write(self, link: Link, commands: Sequence[Command]) -> bool:
-        """Write these in their order and in one piece; False when the link is gone."""
+    def write(self, link: Link, commands: Sequence[Command]) -> int | None:
+        """Write these in their order and in one piece; None when the link is gone.
+
+        Returns how many were written. The others may be so when all that is in flight is answered:
+        a batch that is refused as a whole goes again, and a plain write behind it would have been
+        run before it.
+        """
         packed: list[bytes] = []
         waiters: list[Waiter] = []
         if _AS_THEY_ARE.issuperset([command.kind for command in commands]):
+            if self.in_flight:
+                commands = list(takewhile(lambda command: command.read, commands))
+                if not commands:
+                    return 0
             self._add_plainly(link, commands, packed, waiters)
-            return link.send(packed, waiters)
+            return len(commands) if link.send(packed, waiters) else None
         batches: list[_Batch] = []
-        for unit in self._units(commands):
+        units, count = self._units(commands)
+        if not units:
+            return 0
+        for unit in units:
             if isinstance(unit, _Batch):
                 self._add_batch(link, unit, packed, waiters)
                 batches.append(unit)
@@ -74,19 +88,26 @@ class Delivery:
         sent = link.send(packed, waiters)
         for batch in batches:
             batch.written(self.clock.seconds() if sent else None)
-        return sent
+        return count if sent else None
 
-    def _units(self, commands: Sequence[Command]) -> list[_Batch | list[Command]]:
-        """Batches, those that go again among them, and runs of commands that go as they are."""
+    def _units(self, commands: Sequence[Command]) -> tuple[list[_Batch | list[Command]], int]:
+        """Batches, those that go again among them, and runs of commands that go as they are.
+
+        With the number of commands in them, see `write`.
+        """
         units: list[_Batch | list[Command]] = []
+        count = 0
+        behind = self.in_flight > 0  # whether a batch stands before
         again: set[_Batch] = set()
         run: list[Command] = []
         kind, size = RIDES, 0
         may_keep = self.clock.seconds() >= self._denied_until
 
         def close() -> None:
+            nonlocal behind
             if run and kind & 1 and kind != RIDES and may_keep:
                 units.append(_Batch(self, tuple(run), kind >> 1))
+                behind = True
             elif run:
                 units.append(run.copy())
             run.clear()
@@ -98,6 +119,8 @@ class Delivery:
                 if command.batch not in again:
                     again.add(command.batch)
                     units.append(command.batch)
+                    behind = True
+                count += 1
                 continue
             size += len(command.packed)
             full = len(run) == BATCH_COMMANDS or size > BATCH_BYTES
@@ -105,11 +128,14 @@ class Delivery:
             if other or (full and kind & 1):
                 close()
                 kind, size = RIDES, len(command.packed)
+            if behind and not command.read and not (command.kind & 1 and may_keep):
+                break
+            count += 1
             if command.kind != RIDES:
                 kind = command.kind
             run.append(command)
         close()
-        return units
+        return units, count
 
     def _add_plainly(
         self,
@@ -131,7 +157,7 @@ class Delivery:
     ) -> None:
         last, self._last = self._last, batch
         batch.after = last.number if last is not None and last.in_flight else 0
-        batch.in_flight = True
+        batch.take_off()
         now = self.clock.seconds()
         packed.append(self.journal.encode(batch, link.db, now, whole=self.send_whole))
         waiters.append(batch)
@@ -174,10 +200,21 @@ class _Batch:
     def _queue(self) -> PendingCommands:
         return self.commands[0].queue
 
+    def take_off(self) -> None:
+        """It is on a link from here on."""
+        self.in_flight = True
+        self._delivery.in_flight += 1
+
+    def _land(self) -> None:
+        if self.in_flight:
+            self.in_flight = False
+            self._delivery.in_flight -= 1
+
     def written(self, now: float | None) -> None:
         """It was written now; None: it was not, the link is gone."""
-        self.in_flight = now is not None
-        if self.sent_at is None:
+        if now is None:
+            self._land()
+        elif self.sent_at is None:
             self.sent_at = now
 
     def given_up(self) -> None:
@@ -199,7 +236,7 @@ class _Batch:
             return
         answer, *confirmed = self._replies
         self._replies = []
-        self.in_flight = False
+        self._land()
         if isinstance(answer, list):
             self._answered(answer, confirmed[0] if confirmed else 0)
         elif isinstance(answer, Exception):
@@ -209,7 +246,7 @@ class _Batch:
 
     def lost(self) -> None:
         self._replies = []
-        self.in_flight = False
+        self._land()
         self.lost_once = self._delivery.journal.reply_lost = True
         for command in self.commands:
             if command.sent:
@@ -232,6 +269,8 @@ class _Batch:
                 command.uncertain = not command.read
                 self._queue.turned_away(command, confirmed)
             return
+        if outcome.ran == Ran.BEFORE_UNCONFIRMED:
+            confirmed = 0
         self._over()
         for place, command in enumerate(self.commands):
             if command.sent:
@@ -314,17 +353,16 @@ class _ConfirmedRun:
             return
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         for command, its in unconfirmed:
-            if is_demotion(reply):
-                command.queue.failed(command, _unknown(command, f"then came {reply}"))
-            else:
-                command.queue.confirmed(command, its, self._acks, reply)
+            command.queue.confirmed(command, its, self._acks, reply)
 
     def lost(self) -> None:
         # It waits for several replies: the first that is lost is the end of all.
-        lost = [command for command, _ in self._unconfirmed]
-        lost += self._commands[self._answered :]
-        self._unconfirmed, self._answered = [], len(self._commands)
-        for command in lost:
+        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        unanswered, self._answered = self._commands[self._answered :], len(self._commands)
+        why = LinkLost("its link was lost")
+        for command, its in unconfirmed:
+            command.queue.lost(command, NotReplicated.of(command.args, its, self._acks, why))
+        for command in unanswered:
             command.queue.lost(command)
 
 

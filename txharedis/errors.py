@@ -89,7 +89,7 @@ class OutcomeUnknown(HARedisError, TxConnectionError):
     Its delivery forbids it ("at-most-once"), or it is one that the journal of "exactly-once" cannot
     keep, or the journal itself is gone; the text says so. `command` holds its arguments as the
     caller gave them. `executed` is None, or True when only the reply is lost: it was too large to
-    be kept.
+    be kept, or an integer that a script cannot hold.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class OutcomeUnknown(HARedisError, TxConnectionError):
 class NotReplicated(HARedisError):
     """The master has executed the write, and too few replicas confirmed it within `ack_timeout`.
 
+    Or the link, or the master's role, was lost before they did, and it does not go again.
     It is there, and may be lost with the master. `command` holds its arguments as the caller gave
     them, `reply` is the server's raw reply, `replicas` the number of those that confirmed.
     """

@@ -52,12 +52,18 @@ _REFRESH = 60.0  # seconds after which its life is prolonged
 #       8... for each command the number of its words (negative: a read, 0: given up meanwhile), and
 #       the words.
 # Answers a list: what became of the batch, then a reply for each command. The first is one of
-#       1 (run now), 2 (had been run), 0 (nobody knows: the journal is gone), -1 (settled long ago),
-#       -2 (the batch before it was not run); or for the first two a list of it and pairs: the place
-#       of a reply that Lua cannot hold and what it is ("large", "inexact", or its digits).
+#       1 (run now), 2 (had been run), 3 (so too, and no WAIT can tell of it), 0 (nobody knows: the
+#       journal is gone), -1 (settled long ago), -2 (the batch before it was not run); or for the
+#       positive ones a list of it and pairs: the place of a reply that Lua cannot hold and what it
+#       is ("large", "inexact", or its digits).
 # Lua's numbers are doubles. A command whose integer reply may be beyond 2^53 has written it, too,
 # and there it is read again as a text.
-# A replica takes PUBLISH, which would be heard again from the next master: a write before it tells.
+# A replica takes PUBLISH, and so does a master that takes no writes now, or has no memory for the
+# journal; it would be heard again with the batch. A write before it tells, one that needs no
+# memory: behind that, what the batch has done can be kept.
+# WAIT speaks of the writes of its own link: where a batch had been run, a write stands for it.
+# A new journal proves the rights that are needed later, its floor last; the first of the writes is
+# one that a full server refuses.
 JOURNAL_SCRIPT = (
     b"""
 local call, pcall, journal, own = redis.call, redis.pcall, KEYS[1], ARGV[7]
@@ -69,8 +75,11 @@ local life = ARGV[5]
 if not floor then
     if ARGV[4] == '1' then return {0} end
     if after > 0 then return {-2} end
-    call('hset', journal, 'floor', settled, 'last', settled)
-    floor, life = settled, '%(life)d'
+    call('hset', journal, 'last', settled)
+    call('pexpire', journal, %(life)d)
+    call('hdel', journal, 0)
+    call('hset', journal, 'floor', settled)
+    floor, life = settled, '0'
 elseif number <= floor then
     return {-1}
 elseif kept then
@@ -81,7 +90,7 @@ elseif tonumber(found[2]) < after then
     return {-2}
 end
 call('select', ARGV[6])
-local replies, keep, odd, writes = {1}, {}, {}, 0
+local replies, keep, odd, writes, told = {1}, {}, {}, 0, not found[2]
 local at, place, count = 8, 0, #ARGV
 while at <= count do
     local words, reply = tonumber(ARGV[at]), false
@@ -96,10 +105,11 @@ while at <= count do
                 reply = 0
             end
         else
-            if writes == 0 and found[2] and string.find(string.lower(ARGV[at + 1]), 'publish$') then
+            if not told and string.find(string.lower(ARGV[at + 1]), 'publish$') then
                 call('select', own)
-                call('hset', journal, 'last', found[2])
+                call('pexpire', journal, %(life)d)
                 call('select', ARGV[6])
+                told = true
             end
             reply = pcall(unpack(ARGV, at + 1, at + words))
             stored = reply
@@ -129,10 +139,10 @@ while at <= count do
     replies[place + 1], keep[place] = reply, stored
     at = at + 1 + words
 end
+call('select', own)
 if kept then
-    replies[1] = 2
+    replies[1] = type(pcall('pexpire', journal, %(life)d)) == 'table' and 3 or 2
 else
-    call('select', own)
     local data = cmsgpack.pack(keep)
     if #data > %(kept)d then
         local left = %(kept)d
@@ -143,7 +153,8 @@ else
         data = cmsgpack.pack(keep)
     end
     local upto = math.min(settled, floor + 1000)
-    pcall('hset', journal, ARGV[1], data, 'floor', math.max(floor, upto), 'last', ARGV[1])
+    local new = {ARGV[1], data, 'floor', math.max(floor, upto), 'last', ARGV[1]}
+    if pcall('hset', journal, unpack(new)) == 3 then life = '%(life)d' end -- it was flushed
     if upto > floor then
         local old = {}
         for i = floor + 1, upto do old[#old + 1] = i end
@@ -195,6 +206,7 @@ class Ran(int):
 
     NOW = 1
     BEFORE = 2
+    BEFORE_UNCONFIRMED = 3
     UNKNOWN = 0
     SETTLED = -1
     NOT_YET = -2

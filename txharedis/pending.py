@@ -81,7 +81,11 @@ class Command:
 class Writer(Protocol):
     """Whoever puts commands on a link in the form in which they go out."""
 
-    def write(self, link: Link, commands: Sequence[Command]) -> bool: ...
+    def write(self, link: Link, commands: Sequence[Command]) -> int | None:
+        """Returns how many of them, None when the link is gone.
+
+        The others have to wait until all that is in flight is answered.
+        """
 
 
 class _Select:
@@ -149,6 +153,7 @@ class PendingCommands:
         self._returned: deque[Command] = deque()  # to be written again, in order, before those
         self._dropped = 0  # cancelled commands that still stand in the two
         self._overtaken = False  # whether what stands behind some returned one was run
+        self._behind_flight = False  # whether the queued wait for all that is in flight
         self._in_flight = 0
         self._count = 0
         self._bytes = 0
@@ -370,8 +375,11 @@ class PendingCommands:
         if not self._in_flight:
             self._drained()
 
-    def lost(self, command: Command) -> None:
-        """Its link has ended before its reply."""
+    def lost(self, command: Command, error: Exception | None = None) -> None:
+        """Its link has ended before its reply, or before all of it.
+
+        `error` is what it fails with when it cannot go again, None for OutcomeUnknown.
+        """
         self.close()
         self._off_link(command)
         if self._stopped is not None:
@@ -382,7 +390,7 @@ class PendingCommands:
             command.uncertain = not command.read
             self._return(command)
         else:
-            self._finish(command, _outcome_unknown(command, "its link was lost"))
+            self._finish(command, error or _outcome_unknown(command, "its link was lost"))
         if not self._in_flight:
             self._drained()
 
@@ -449,9 +457,11 @@ class PendingCommands:
         self._flush()
 
     def _flush(self) -> None:
+        if self._link is None or self._selecting:
+            return
         # A command that has to go again waits until the link has answered all the others, some of
         # which may have to go again too: the order of submission is kept.
-        if self._link is None or self._selecting or (self._returned and self._in_flight):
+        if self._in_flight and (self._returned or self._behind_flight):
             return
         if self._clock.seconds() > self.good_until:
             return  # the process has slept: whoever let them flow has to look first
@@ -460,10 +470,15 @@ class PendingCommands:
             batch = self._of_one_database(self._link, batch)
         if not batch:
             return
-        if not self._delivery.write(self._link, batch):
+        count = self._delivery.write(self._link, batch)
+        if count is None:
             self._returned.extend(batch)
             self.close()
             return
+        if count < len(batch):
+            self._behind_flight = True
+            self._queued.extendleft(reversed(batch[count:]))
+            batch = batch[:count]
         for command in batch:
             command.sent = True
         self._in_flight += len(batch)
@@ -512,7 +527,7 @@ class PendingCommands:
         self._returned.clear()
         self._queued.clear()
         self._dropped = 0
-        self._overtaken = False
+        self._overtaken = self._behind_flight = False
         return batch
 
     def _waiting(self) -> Iterable[Command]:

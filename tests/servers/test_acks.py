@@ -229,12 +229,12 @@ async def test_replies_of_confirmed_writes_are_lost(
     client = watched.client
     await answer(client.incr("n"))
     made[0].stall(to_target=False)
-    replies = [client.incr("n") for _ in range(5)]
     plain = client.with_options(delivery="at-most-once").incr("m")
+    replies = [client.incr("n") for _ in range(5)]
 
     async def confirmed() -> bool:
-        values = await at_once(server.call("GET", "m") for server in group)
-        return values == [b"1"] * 3
+        values = await at_once(server.call("MGET", "m", "n") for server in group)
+        return values == [[b"1", b"6"]] * 3
 
     await eventually(confirmed)
     if lost == "master":
@@ -245,6 +245,59 @@ async def test_replies_of_confirmed_writes_are_lost(
     assert isinstance(unknown, OutcomeUnknown)
     assert await answer(client.incr("n")) == 7
     assert await answer(client.get("m")) == 1
+
+
+@on_reactor
+async def test_a_reply_out_of_the_journal_is_confirmed_by_who_has_its_write(
+    reactor: Any, group: list[LocalServer], proxies: MakeProxy, watch: Watch
+) -> None:
+    """WAIT speaks of the writes of its own link, and the batch was run over another one."""
+    made = [proxies(server) for server in group]
+    dialler = behind(reactor, group, made)
+    client = watch(group, dialler=dialler, acks=1, ack_timeout=0.5, **SILENT).client
+    await answer(client.incr("n"))
+    async with paused(*group[1:]):
+        made[0].stall(to_target=False)
+        replies = [client.incr("n"), client.get("n"), client.incr("n")]
+
+        async def executed() -> bool:
+            return bool(await group[0].call("GET", "n") == b"3")
+
+        await eventually(executed)
+        lose_replies(made[0])
+        first, read, second = await outcomes(replies)
+    for error, reply in ((first, 2), (second, 3)):
+        assert isinstance(error, NotReplicated)
+        assert (error.reply, error.replicas) == (reply, 0)
+    assert read == 3
+    assert await answer(client.incr("n")) == 4
+
+
+@on_reactor
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "pushed by another client"])
+async def test_what_a_blocking_command_took_is_confirmed(
+    group: list[LocalServer], watch: Watch, waits: bool
+) -> None:
+    client = watch(group, acks=1, ack_timeout=0.3).client
+    assert await answer(client.incr("n")) == 1
+    if not waits:
+        await group[0].call("RPUSH", "q", "item")
+        async with paused(*group[1:]):
+            [error] = await outcomes([client.blpop("q", 0)])
+    else:
+        taken = client.blpop("q", 0)
+
+        async def blocked() -> bool:
+            return bool((await group[0].info("clients"))["blocked_clients"] == "1")
+
+        await eventually(blocked)
+        async with paused(*group[1:]):
+            await group[0].call("RPUSH", "q", "item")
+            [error] = await outcomes([taken])
+    assert isinstance(error, NotReplicated)
+    assert (error.reply, error.replicas) == ([b"q", b"item"], 0)
+    await group[0].call("RPUSH", "q", "more")
+    assert await answer(client.blpop("q", 0)) == ["q", "more"]
 
 
 @on_reactor

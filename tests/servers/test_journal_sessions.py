@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import pytest_twisted
 
+from tests.acl import PASSWORD, USER, set_user
 from tests.groups import DURABLE, OWN_DB, answer, at_once
 from tests.lossy import ONCE, One, journals, outcomes
 from tests.servers.conftest import MakeProxy, MakeServers, Watch
@@ -40,7 +42,34 @@ async def test_quit_takes_the_journal_away_and_disconnect_leaves_it_to_expire(
     assert second != first
     await answer(hasty.disconnect())
     assert await journals(group[0]) == [second]
-    assert await group[0].call("PTTL", second, db=OWN_DB) > 0
+    assert await group[0].call("PTTL", second, db=OWN_DB) > 60_000
+
+
+@on_reactor
+async def test_a_journal_that_was_flushed_by_its_own_batch_expires_too(
+    server: LocalServer, watch: Watch
+) -> None:
+    client = watch([server], **ONCE).client
+    await answer(client.incr("n"))
+    await answer(client.flushall())
+    [journal] = await journals(server)
+    assert await server.call("PTTL", journal, db=OWN_DB) > 0
+    assert await outcomes([client.incr("n"), client.flushall(), client.incr("n")]) == [1, "OK", 1]
+    assert await server.call("PTTL", journal, db=OWN_DB) > 0
+
+
+@on_reactor
+@pytest.mark.parametrize("right", ["hdel", "pexpire"])
+async def test_no_journal_where_it_could_not_be_kept_small(
+    server: LocalServer, watch: Watch, right: str
+) -> None:
+    """Without these it would grow, or stay, for ever."""
+    await set_user([server], "~*", "&*", "+@all", f"-{right}")
+    client = watch([server], username=USER, password=PASSWORD, **ONCE).client
+    for number in (1, 2, 3):
+        assert await answer(client.incr("n")) == number
+    for journal in await journals(server):
+        assert await server.call("HKEYS", journal, db=OWN_DB) == [b"last"]
 
 
 @on_reactor
@@ -69,10 +98,8 @@ async def test_sessions_are_independent(
     assert told == [[1, 2], [3, 4], [5, 6]]
     await answer(ones[0].client.quit())
     # Bytes of the link that was lost may still come, and have to find it for a while.
-    journal, *others = [one.client._group._traffic.delivery.journal.key.encode() for one in ones]
-    assert 0 < await server.call("PTTL", journal, db=OWN_DB) <= 60_000
-    for other in others:
-        assert await server.call("PTTL", other, db=OWN_DB) > 60_000
+    lives = [await server.call("PTTL", name, db=OWN_DB) for name in await journals(server)]
+    assert [life > 60_000 for life in sorted(lives)] == [False, True, True]
     assert await answer(ones[1].client.incr("n")) == 7
 
 

@@ -501,7 +501,7 @@ def acknowledged(acks: int = 1) -> tuple[list[object], Dial]:
     played, args = Played(), ("BLPOP", "q", 0)
     got = outcome(played.blocking.submit("BLPOP", args, pack(args), 0, read=False, acks=acks))
     dial = played.accept()
-    assert [command[0] for command in dial.commands()] == [b"BLPOP", b"WAIT"]
+    assert [command[0] for command in dial.commands()] == [b"BLPOP", b"EVAL", b"WAIT"]
     return got, dial
 
 
@@ -509,13 +509,13 @@ def test_with_acks_the_reply_waits_for_the_replicas() -> None:
     got, dial = acknowledged()
     dial.answer([b"q", b"x"])
     assert not got
-    dial.answer(1)
+    dial.answer(8, 1)
     assert got == [["q", "x"]]
 
 
 def test_what_too_few_replicas_confirmed_is_not_hidden() -> None:
     got, dial = acknowledged(2)
-    dial.answer([b"q", b"x"], 1)
+    dial.answer([b"q", b"x"], 8, 1)
     [error] = got
     assert isinstance(error, NotReplicated)
     assert (error.executed, error.reply, error.replicas) == (True, [b"q", b"x"], 1)
@@ -523,9 +523,21 @@ def test_what_too_few_replicas_confirmed_is_not_hidden() -> None:
     assert str(error).startswith("BLPOP was executed on the master, and 1 of 2 replicas")
 
 
-def test_what_was_popped_is_told_when_the_link_dies_before_the_confirmation() -> None:
+def test_without_a_write_of_its_own_a_confirmation_says_nothing() -> None:
     got, dial = acknowledged()
-    dial.answer([b"q", b"x"])
+    dial.answer([b"q", b"x"], ResponseError("NOREPLICAS Not enough good replicas to write."), 1)
+    [error] = got
+    assert isinstance(error, NotReplicated)
+    assert (error.reply, error.replicas) == ([b"q", b"x"], 0)
+    assert "NOREPLICAS" in str(error)
+
+
+@pytest.mark.parametrize("more", [(), (8,)])
+def test_what_was_popped_is_told_when_the_link_dies_before_the_confirmation(
+    more: tuple[int, ...],
+) -> None:
+    got, dial = acknowledged()
+    dial.answer([b"q", b"x"], *more)
     dial.lose()
     [error] = got
     assert isinstance(error, NotReplicated)
@@ -534,5 +546,5 @@ def test_what_was_popped_is_told_when_the_link_dies_before_the_confirmation() ->
 
 def test_a_timeout_needs_no_confirmation() -> None:
     got, dial = acknowledged()
-    dial.answer(None, 0)
+    dial.answer(None, 8, 0)
     assert got == [None]

@@ -190,7 +190,7 @@ def error_of(caller: Caller, kind: type[HARedisError], executed: bool | None, *w
         ("(GET k); (GET l)", ["GET k", "GET l"]),
         # What the journal does not take keeps its place between batches.
         ("SET k v; (HGETALL h); INCR n", [["SET k v"], "HGETALL h", ["INCR n"]]),
-        ("SET k v; EVAL s 0; INCR n", [["SET k v"], "EVAL s 0", "count 1", ["INCR n"]]),
+        ("EVAL s 0; SET k v; INCR n", ["EVAL s 0", "count 1", ["SET k v", "INCR n"]]),
         ("EVAL s 0; (GET k); EVAL t 0", ["EVAL s 0", "GET k", "EVAL t 0", "count 2"]),
         ("(HGETALL h)", ["HGETALL h"]),
     ],
@@ -212,10 +212,81 @@ def test_terms_may_differ_from_command_to_command() -> None:
     queue.add("SET f 1", delivery="at-most-once", acks=1)
     queue.add("SET g 1")
     queue.connect()
+    assert lines(queue.written()) == [["SET a 1"]]
+    queue.answer([1, b"OK"])
     assert lines(queue.written()) == [
-        ["SET a 1"], "SET b 1", "SET c 1", ["SET d 1", "SET e 1"], "WAIT 2 1500",
-        "SET f 1", "WAIT 1 1500", ["SET g 1"],
+        "SET b 1", "SET c 1", ["SET d 1", "SET e 1"], "WAIT 2 1500"
     ]  # fmt: skip
+    queue.answer(b"OK", b"OK", [1, b"OK", b"OK"], 2)
+    assert lines(queue.written()) == ["SET f 1", "WAIT 1 1500", ["SET g 1"]]
+    queue.answer(b"OK", 1, [1, b"OK"])
+    queue.done()
+
+
+def test_a_plain_write_waits_for_the_batches_before_it() -> None:
+    """They may be refused as a whole, and it would have been run before them."""
+    queue = Queue()
+    queue.connect()
+    queue.add_all("INCR a", "(HGETALL h)", "EVAL s 0", "(GET a)", "INCR b")
+    queue.turn()
+    assert lines(queue.written()) == [["INCR a"], "HGETALL h"]
+    queue.add("INCR c")
+    queue.turn()
+    assert queue.written() == []
+    queue.answer(ResponseError(NOSCRIPT), [])
+    assert lines(queue.written()) == [["INCR a"], "HGETALL h"]
+    queue.answer([1, 1], [])
+    assert lines(queue.written()) == ["EVAL s 0", "GET a", ["INCR b", "INCR c"]]
+    queue.answer(b"s", b"1", [1, 1, 1])
+    queue.done()
+
+
+@pytest.mark.parametrize("end", ["cancel", "lost", "expire"])
+def test_a_plain_write_waits_for_batches_in_flight(end: str) -> None:
+    queue = Queue()
+    queue.connect()
+    queue.add("INCR a", timeout=5.0)
+    queue.turn()
+    queue.written()
+    held, read = queue.add("EVAL s 0"), queue.add("(GET a)")
+    queue.turn()
+    assert queue.written() == []
+    if end == "cancel":
+        held.deferred.cancel()
+        queue.answer([1, 1])
+        assert queue.written() == ["GET a"]
+        queue.answer(b"1")
+    elif end == "lost":
+        queue.link.die()
+        queue.connect()
+        assert lines(queue.written()) == [["INCR a"]]
+        queue.answer([2, 1])
+        assert queue.written() == ["EVAL s 0", "GET a"]
+        queue.answer(b"s", b"1")
+    else:
+        queue.clock.advance(5.0)
+        assert queue.written() == []
+        queue.answer([1, 1])
+        assert queue.written() == ["EVAL s 0", "GET a"]
+        queue.answer(b"s", b"1")
+    assert len(read.outcomes) == 1
+    queue.done()
+
+
+def test_a_refused_batch_does_not_let_later_writes_overtake() -> None:
+    """Where there is no memory for a journal, or no right to one."""
+    for text in ("OOM command not allowed", NO_EVALSHA, NOSCRIPT):
+        queue = Queue()
+        queue.connect()
+        queue.add_all("SET a 1", "EVAL s 0")
+        queue.turn()
+        queue.written()
+        queue.answer(ResponseError(text))
+        [first, *others] = lines(queue.written())
+        if text == NOSCRIPT:
+            assert (first, others) == (["SET a 1"], [])
+        else:
+            assert (first, others) == ("SET a 1", ["EVAL s 0"])
 
 
 def test_a_batch_names_the_database_and_ours() -> None:
@@ -301,17 +372,14 @@ def test_a_batch_that_met_a_dead_link_keeps_its_number() -> None:
     queue = Queue()
     link = queue.connect()
     link.alive = False
-    queue.add_all("INCR n", "EVAL s 0")
+    queue.add_all("INCR n")
     queue.turn()
     assert queue.pending.held
     queue.add("INCR m")
     queue.connect()
     written = queue.written()
-    assert lines(written) == [["INCR n"], "EVAL s 0", ["INCR m"]]
-    assert [(b.number, b.after, b.again) for b in (written[0], written[2])] == [
-        (1, 0, 0),
-        (2, 1, 0),
-    ]
+    assert lines(written) == [["INCR n"], ["INCR m"]]
+    assert [(b.number, b.after, b.again) for b in written] == [(1, 0, 0), (2, 1, 0)]
 
 
 def test_a_missing_journal_is_a_loss_once_there_was_one() -> None:
@@ -658,13 +726,15 @@ def test_one_wait_follows_each_batch_and_each_run() -> None:
     queue.connect()
     assert lines(queue.written()) == [
         ["INCR a", "(GET a)", "INCR b"], "WAIT 2 1500",
-        "EVAL s 0", "EVAL t 0", "HGETALL h", "count 2", "WAIT 2 1500",
-        ["INCR c"], "WAIT 2 1500",
     ]  # fmt: skip
     queue.answer([1, 1, b"1", 2])
     assert not any(caller.fired for caller in queue.callers)
     queue.answer(2)
     assert outcomes(queue.callers[:3]) == [1, b"1", 2]
+    assert lines(queue.written()) == [
+        "EVAL s 0", "EVAL t 0", "HGETALL h", "count 2", "WAIT 2 1500",
+        ["INCR c"], "WAIT 2 1500",
+    ]  # fmt: skip
     queue.answer(b"s", b"t", [b"f", b"v"], 9)
     assert [caller.fired for caller in queue.callers[3:]] == [False, False, True, False]
     queue.answer(3)
@@ -768,9 +838,47 @@ def test_a_plain_write_on_a_master_that_was_demoted(text: str) -> None:
     write, read, wrong = queue.add_all("EVAL s 0", "(HGETALL h)", "EVAL t 0")
     queue.connect()
     queue.answer(b"s", [], ResponseError("WRONGTYPE"), ResponseError(text))
-    error_of(write, OutcomeUnknown, None, text)
+    error_of(write, NotReplicated, True, text)
     assert read.outcome == []
     assert str(wrong.outcome) == "WRONGTYPE"
+    queue.done()
+
+
+@pytest.mark.parametrize("delivery", ["at-most-once", "at-least-once", "exactly-once"])
+def test_a_link_lost_between_a_plain_reply_and_its_confirmation(delivery: str) -> None:
+    queue = Queue()
+    caller = queue.add("EVAL s 0", acks=1, delivery=delivery)
+    queue.connect()
+    queue.answer(b"s")
+    queue.link.die()
+    if delivery == "at-least-once":
+        assert not caller.fired
+        queue.connect()
+        queue.answer(b"s", 1)
+        assert caller.outcome == b"s"
+    else:
+        error = error_of(caller, NotReplicated, True, "EVAL", "0 of 1 replicas", "link was lost")
+        assert (error.reply, error.replicas) == (b"s", 0)
+    queue.done()
+
+
+def test_a_kept_reply_of_which_no_wait_can_tell() -> None:
+    queue = one_batch(acks=1, lost=True)
+    queue.answer([3, 1, b"1", 2], 1)
+    _, first, read, second = queue.callers
+    assert (error_of(first, NotReplicated, True).reply, read.outcome) == (1, b"1")
+    assert error_of(second, NotReplicated, True).replicas == 0
+    queue.done()
+
+
+def test_the_text_of_a_batch_that_expires_while_it_waits() -> None:
+    queue = Queue()
+    caller = queue.add("INCR a", timeout=5.0)
+    queue.connect()
+    queue.link.die()
+    queue.clock.advance(5.0)
+    error = error_of(caller, OutcomeUnknown, None, "INCR was sent and its link was lost")
+    assert "cannot go through the journal" not in str(error)
     queue.done()
 
 
@@ -783,7 +891,8 @@ def test_a_link_lost_before_the_confirmation() -> None:
     queue.add("INCR b")
     queue.turn()
     queue.link.die()
-    error_of(plain, OutcomeUnknown, None, "EVAL")
+    error = error_of(plain, NotReplicated, True, "EVAL", "its link was lost")
+    assert (error.reply, error.replicas) == (b"s", 0)
     queue.connect()
     assert [(b.number, b.lines) for b in queue.batches()] == [(2, ["INCR b"])]
     queue.answer([2, 5])
@@ -795,22 +904,21 @@ def test_a_link_lost_before_the_confirmation() -> None:
     queue.done()
 
 
-def test_a_plain_read_that_goes_again_is_not_answered_by_its_first_run() -> None:
-    """WAIT's reply, which ends a run, may come when one of it has gone again already."""
+def test_what_goes_again_of_a_run_is_not_answered_by_its_first_try() -> None:
+    """WAIT's reply, which ends a run, may come when some of it goes again already."""
     queue = Queue(acks=1)
-    queue.add_all("INCR a", "(HGETALL h)", "EVAL s 0")
+    first, read, script = queue.add_all("EVAL s 0", "(HGETALL h)", "EVAL t 0")
     queue.connect()
-    queue.answer(ResponseError(NOSCRIPT), 0)  # so the read would have come too early
     wrong = ResponseError("WRONGTYPE")
-    queue.answer([b"early"], wrong)
-    queue.written()
+    queue.answer(ResponseError(READONLY), [b"early"], wrong)
+    queue.pending.open(queue.link)
     queue.answer(1)
-    _, read, script = queue.callers
     assert script.outcome is wrong
+    assert not first.fired
     assert not read.fired
     assert queue.pending._in_flight == len(queue.pending) == 2
-    queue.answer([1, 1], 1, [b"f", b"v"])
-    assert outcomes(queue.callers) == [1, [b"f", b"v"], wrong]
+    queue.answer(b"s", [b"f", b"v"], 1)
+    assert outcomes(queue.callers) == [b"s", [b"f", b"v"], wrong]
     queue.done()
 
 
@@ -824,7 +932,7 @@ def in_every_state(acks: int) -> Queue:
     queue.add_all("INCR a", "(GET a)")
     queue.turn()
     queue.link.die()  # the first batch may have been run
-    queue.add_all("INCR b", "EVAL s 0", "INCR c")
+    queue.add_all("INCR b", "(HGETALL h)", "INCR c")
     return queue
 
 
@@ -844,12 +952,12 @@ def test_the_end_of_all(flying: bool, how: str, acks: int) -> None:
         if acks:
             queue.answer([1, 1, b"1"])  # the confirmation does not come any more
         queue.link.die()
-    lost, read, *others = outcomes(queue.callers)
+    lost, read, second, second_read, third = outcomes(queue.callers)
     assert lost.executed is None
     assert type(lost) is (ServiceStopped if how == "stop" else OutcomeUnknown)
     if how == "refuse":
-        assert type(read) is WouldDiscardData
-    for error in others:
+        assert type(read) is type(second_read) is WouldDiscardData
+    for error in (second, third):
         assert error.executed is (None if flying else False)
     queue.done()
 
@@ -858,8 +966,8 @@ def test_what_is_in_flight_at_a_refusal_may_still_be_answered() -> None:
     queue = in_every_state(0)
     queue.connect()
     queue.pending.refuse(lambda: WouldDiscardData("decide"))
-    queue.answer([2, 1, b"1"], [1, 2], b"s", [1, 3])
-    assert outcomes(queue.callers) == [1, b"1", 2, b"s", 3]
+    queue.answer([2, 1, b"1"], [1, 2], [], [1, 3])
+    assert outcomes(queue.callers) == [1, b"1", 2, [], 3]
     queue.done()
 
 

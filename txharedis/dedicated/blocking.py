@@ -274,12 +274,21 @@ class _Blocked:
         """Write it, and what stands before it; with acks, a WAIT behind it."""
         if not self._acks:
             return await link.exchange(*before, self._with_time_left())
+        # WAIT speaks of the newest write of its link, and what another client's push has let go is
+        # none of those: one that changes nothing stands for it.
+        assert self._owner.terms.counter is not None
+        stand_in = count_command(self._owner.terms.counter, 0)
         wait = wait_command(self._acks, self._owner.ack_timeout)
+        written: object
         waited: object
         try:
-            *replies, waited = await link.exchange(*before, self._with_time_left(), wait)
+            *replies, written, waited = await link.exchange(
+                *before, self._with_time_left(), stand_in, wait
+            )
+            if isinstance(written, Exception):
+                waited = written
         except LinkLost as error:
-            replies, waited = list(error.replies), error
+            replies, waited = list(error.replies[: len(before) + 1]), error
             if len(replies) <= len(before):
                 raise
         reply = replies[-1]

@@ -135,7 +135,7 @@ class Watch:
         clock = delivery.clock
         write = delivery.write
 
-        def written(link: Link, commands: Sequence[Command]) -> bool:
+        def written(link: Link, commands: Sequence[Command]) -> int | None:
             heard = sorted((node.last_heard for node in group), reverse=True)[self._quorum - 1]
             silence = clock.seconds() - heard
             if silence > options.down_after:

@@ -114,8 +114,10 @@ def _journal(run: Run, keys: list[bytes], args: list[bytes]) -> bytes:
             return _GONE
         if after > 0:
             return _NOT_YET
-        run.call(b"hset", name, b"floor", args[1], b"last", args[1])
-        floor, last, life = settled, None, b"%d" % (journal.JOURNAL_LIFE * 1000)
+        run.call(b"hset", name, b"last", args[1])
+        run.call(b"pexpire", name, b"%d" % (journal.JOURNAL_LIFE * 1000))
+        run.call(b"hset", name, b"floor", args[1])
+        floor, last, life = settled, None, b"0"
     else:
         floor, last = int(found), int(run.hget(name, b"last") or 0)
         if number <= floor:
@@ -161,15 +163,19 @@ def _journal(run: Run, keys: list[bytes], args: list[bytes]) -> bytes:
         replies.append(reply)
         keep.append(store)
         at += 1 + abs(words)
-    if kept is None:
-        run.call(b"select", own)
+    run.call(b"select", own)
+    ran = 1
+    if kept is not None:
+        stands = run.attempt(b"pexpire", name, b"%d" % (journal.JOURNAL_LIFE * 1000))
+        ran = 3 if stands[0] == 45 else 2
+    else:
         _keep(run, name, number, keep, floor, settled)
         if life != b"0":
             run.attempt(b"pexpire", name, life)
         if len(keys) > 1 and writes:
             run.attempt(b"incrby", keys[1], b"%d" % writes)
-    ran = integer(1 if kept is None else 2)
-    return many([many([ran, *odd]) if odd else ran, *replies])
+    head = many([integer(ran), *odd]) if odd else integer(ran)
+    return many([head, *replies])
 
 
 def _read_again(run: Run, command: list[bytes]) -> bytes:
