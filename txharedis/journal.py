@@ -61,7 +61,8 @@ _REFRESH = 60.0  # seconds after which its life is prolonged
 # A replica takes PUBLISH, and so does a master that takes no writes now, or has no memory for the
 # journal; it would be heard again with the batch. A write before it tells, one that needs no
 # memory: behind that, what the batch has done can be kept.
-# WAIT speaks of the writes of its own link: where a batch had been run, a write stands for it.
+# WAIT speaks of the writes of its own link: where a batch had been run, a write stands for it. That
+# gives the journal the life which it has: a client that was closed may have made it shorter.
 # A new journal proves the rights that are needed later, its floor last; the first of the writes is
 # one that a full server refuses.
 JOURNAL_SCRIPT = (
@@ -141,7 +142,9 @@ while at <= count do
 end
 call('select', own)
 if kept then
-    replies[1] = type(pcall('pexpire', journal, %(life)d)) == 'table' and 3 or 2
+    local left = call('pttl', journal)
+    if left < 1 then left = %(life)d end
+    replies[1] = type(pcall('pexpire', journal, left)) == 'table' and 3 or 2
 else
     local data = cmsgpack.pack(keep)
     if #data > %(kept)d then

@@ -340,7 +340,10 @@ class History:
                 self.problems.append(f"{server.name} is still locked")
         keys = self.master.keys
         for client in quitting:
-            key = client.service._traffic.delivery.journal.key
+            journal = client.service._traffic.delivery.journal
+            if not journal._answered:
+                continue  # its first batch may have come after the end, with a journal of its own
+            key = journal.key
             left = keys.expires.get((15, key.encode()), math.inf) - self.master.milliseconds()
             if key.encode() in keys.dbs[15] and left > 60_000:
                 self.problems.append(f"{self.master.name} still has {key}")

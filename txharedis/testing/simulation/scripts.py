@@ -166,7 +166,9 @@ def _journal(run: Run, keys: list[bytes], args: list[bytes]) -> bytes:
     run.call(b"select", own)
     ran = 1
     if kept is not None:
-        stands = run.attempt(b"pexpire", name, b"%d" % (journal.JOURNAL_LIFE * 1000))
+        left = int(run.call(b"pttl", name)[1:-2])
+        life = b"%d" % (left if left > 0 else journal.JOURNAL_LIFE * 1000)
+        stands = run.attempt(b"pexpire", name, life)
         ran = 3 if stands[0] == 45 else 2
     else:
         _keep(run, name, number, keep, floor, settled)
