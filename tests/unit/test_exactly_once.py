@@ -165,6 +165,8 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
 
     @rule(missing=st.integers(0, 5))
     def fail_over(self, missing: int) -> None:
+        # The journal may be lost with all that was answered: then nobody knows.
+        self.may_doubt = self.may_doubt or missing > 0
         self.link.die()
         self.late.clear()
         prefix = max(self.server.confirmed, len(self.server.past) - 1 - missing)
@@ -187,8 +189,6 @@ class ExactlyOnceMachine(RuleBasedStateMachine):
     @rule(what=st.sampled_from(["", "", "script", "replicates", "read only", "denies"]))
     def server_is(self, what: str) -> None:
         """In this state, and well otherwise."""
-        # The journal may be lost with all that was answered: then nobody knows.
-        self.may_doubt = self.may_doubt or missing > 0
         server = self.server
         server.knows_script = server.knows_script and what != "script"
         server.replicates = what != "replicates"
