@@ -14,8 +14,8 @@ from typing import Any
 
 from txharedis.testing.chaos.cluster import Cluster
 from txharedis.testing.chaos.history import Settings
-from txharedis.testing.chaos.waiting import all_of
 from txharedis.testing.servers import LocalServer, ServerProgram
+from txharedis.testing.waiting import all_of
 
 __all__ = ["MASTER", "SentinelContestant"]
 

@@ -18,10 +18,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from benchmarks.group import in_sync, running_group, until
+from benchmarks.group import in_sync, running_group
 from benchmarks.report import in_ms, spread, table
 from txharedis import HAClient, create_client
 from txharedis.testing.servers import LocalServer, ServerProgram
+from txharedis.testing.waiting import until
 from txharedis.topology import Status
 
 __all__ = ["HEADER", "Settings", "run"]

@@ -1,18 +1,14 @@
-"""Three servers of a benchmark, and waiting for what they are to become."""
+"""Three servers of a benchmark."""
 
 from __future__ import annotations
 
-import inspect
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import hiredis
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
-from twisted.internet.error import ConnectError, ConnectionClosed
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, DeferredList
 
 from txharedis.testing.servers import (
     LocalServer,
@@ -22,11 +18,9 @@ from txharedis.testing.servers import (
     start_group,
 )
 
-__all__ = ["NODES", "choose_program", "in_sync", "running_group", "until"]
+__all__ = ["NODES", "choose_program", "in_sync", "running_group"]
 
 NODES = 3
-
-_NOT_YET = (ConnectError, ConnectionClosed, TimeoutError, hiredis.ReplyError)
 
 
 def choose_program(name: str | None) -> ServerProgram:
@@ -52,28 +46,6 @@ async def running_group(reactor: Any, program: ServerProgram) -> AsyncIterator[l
             yield servers
         finally:
             await DeferredList([Deferred.fromCoroutine(server.stop()) for server in servers])
-
-
-async def until(
-    reactor: Any, condition: Callable[[], Any], timeout: float, what: str, every: float = 0.02
-) -> Any:
-    """Return the first true value of `condition`, asked every `every` seconds.
-
-    It may be a coroutine function, and may raise what a server that is down or refuses raises.
-    Raises RuntimeError, with `what`, when there was none within `timeout` seconds.
-    """
-    deadline = reactor.seconds() + timeout
-    while reactor.seconds() < deadline:
-        try:
-            value = condition()
-            if inspect.isawaitable(value):
-                value = await value
-            if value:
-                return value
-        except _NOT_YET:
-            pass
-        await deferLater(reactor, every)
-    raise RuntimeError(f"not within {timeout} s: {what}")
 
 
 async def in_sync(servers: list[LocalServer], master: LocalServer) -> bool:

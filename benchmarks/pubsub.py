@@ -20,10 +20,11 @@ import txredisapi
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
-from benchmarks.group import in_sync, running_group, until
+from benchmarks.group import in_sync, running_group
 from benchmarks.report import table
 from txharedis import HAClient, create_client
 from txharedis.testing.servers import LocalServer, ServerProgram
+from txharedis.testing.waiting import until
 
 __all__ = ["Settings", "run"]
 

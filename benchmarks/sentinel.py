@@ -19,9 +19,10 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from benchmarks.failover import HEADER
-from benchmarks.group import NODES, in_sync, running_group, until
+from benchmarks.group import NODES, in_sync, running_group
 from benchmarks.report import in_ms, spread, table
 from txharedis.testing.servers import LocalServer, ServerProgram
+from txharedis.testing.waiting import until
 
 __all__ = ["run"]
 

@@ -16,10 +16,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from benchmarks.contestants import Bare, Contestant, TxHARedis, TxRedisApi
-from benchmarks.group import in_sync, running_group, until
+from benchmarks.group import in_sync, running_group
 from benchmarks.report import quantile, table
 from txharedis import create_client
 from txharedis.testing.servers import ServerProgram
+from txharedis.testing.waiting import until
 
 __all__ = ["Settings", "run"]
 

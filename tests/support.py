@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import hiredis
-from twisted.internet.defer import TimeoutError
-from twisted.internet.error import ConnectError, ConnectionClosed
-from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-NOT_YET = (ConnectError, ConnectionClosed, TimeoutError, hiredis.ReplyError)
-"""What a condition may raise while it does not hold: a server that is down, or refuses."""
-
+from txharedis.testing.waiting import until
 
 PATIENCE = 60.0
 """Seconds after which what has not happened never will, however busy the machine is. It is no claim
@@ -28,19 +23,22 @@ async def eventually(
     `condition` may be a coroutine function. Raises AssertionError with its last value if none
     was true within `timeout` seconds.
     """
-    from twisted.internet import reactor as running
+    from twisted.internet import reactor
 
-    reactor: Any = running
-    deadline = reactor.seconds() + timeout
-    while True:
-        try:
-            value = condition()
-            if inspect.isawaitable(value):
-                value = await value
-            if value:
-                return value
-        except NOT_YET as error:
-            value = error
-        if reactor.seconds() > deadline:
-            raise AssertionError(f"not within {timeout} s; the last value was {value!r}")
-        await deferLater(reactor, every)
+    return await until(reactor, condition, timeout, "what was waited for", every)
+
+
+@contextlib.contextmanager
+def lines_logged() -> Iterator[list[str]]:
+    """The lines that are logged meanwhile."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace") == "txharedis":
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(observe)

@@ -51,6 +51,9 @@ class Group(Protocol):
     def topology(self) -> Topology: ...
 
     @property
+    def size(self) -> int: ...
+
+    @property
     def incarnation(self) -> str: ...
 
     @property
@@ -145,7 +148,7 @@ class HAClient(CommandMethods):
             terms = replace(terms, delivery=delivery)
         if acks is not None:
             terms = replace(terms, acks=acks)
-            check_acks(acks, len(self._group.topology.nodes))
+            check_acks(acks, self._group.size)
         if not isinstance(timeout, _Unset):
             terms = replace(terms, timeout=timeout)
         return self._with(terms)

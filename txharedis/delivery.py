@@ -370,15 +370,11 @@ def _make_plain(command: Command) -> None:
     command.kind = 0 if command.kind == RIDES else command.kind & ~1
 
 
-def _name(command: Command) -> str:
-    return str(command.args[0]) if command.args else "?"
-
-
 def _unknown(command: Command, why: str) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"{_name(command)} was sent and {why}: it may have been executed", command.args
+        f"{command.name} was sent and {why}: it may have been executed", command.args
     )
 
 
 def _ran(command: Command, why: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{_name(command)} was executed, but {why}", command.args, executed=True)
+    return OutcomeUnknown(f"{command.name} was executed, but {why}", command.args, executed=True)

@@ -258,6 +258,11 @@ class FailoverService(Service):
         )
 
     @property
+    def size(self) -> int:
+        """The number of nodes."""
+        return len(self._group)
+
+    @property
     def incarnation(self) -> str:
         """The run_id of the server that answers commands now, "" while there is none."""
         master = self._traffic.master

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import hiredis
 
 __all__ = [
+    "NOBODY",
     "Args",
     "Clock",
     "DialledLink",
@@ -84,3 +85,16 @@ class DialledLink(Protocol):
     factory: Any
 
     def abort(self) -> None: ...
+
+
+class _Nobody:
+    """Waits for a reply that tells nothing."""
+
+    def settle(self, reply: object) -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
+
+
+NOBODY = _Nobody()

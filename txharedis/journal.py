@@ -8,6 +8,7 @@ number that is in the journal is answered from it; one that is not has never bee
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import secrets
 from collections.abc import Sequence
@@ -204,7 +205,7 @@ class Batch(Protocol):
     after: int
 
 
-class Ran(int):
+class Ran(enum.IntEnum):
     """What became of a batch: the first number of the script's answer."""
 
     NOW = 1
@@ -251,8 +252,7 @@ class Journal:
     """
 
     def __init__(self, own_db: int, counter: str | None) -> None:
-        self.session = secrets.token_hex(8)
-        self.key = f"haredis:journal:{self.session}"
+        self.key = f"haredis:journal:{secrets.token_hex(8)}"
         self._own_db = own_db
         self._newest = 0
         self._open: dict[int, object] = {}  # the numbers that are not settled, in their order

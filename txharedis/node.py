@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from txharedis.errors import LinkLost
 from txharedis.factory import NodeFactory, OneLink
-from txharedis.interfaces import Reactor, Timer, Waiter
+from txharedis.interfaces import NOBODY, Reactor, Timer, Waiter
 from txharedis.journal import LOAD_JOURNAL
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol, greeting
@@ -283,7 +283,8 @@ class Node:
         self.commands_denied = ""
         self._command_run_id = _identity(replies).run_id
         if self._options.delivery == "exactly-once":
-            link.send([LOAD_JOURNAL], [_NOBODY])
+            # Where it is not loaded, the first batch brings it.
+            link.send([LOAD_JOURNAL], [NOBODY])
         self._observer.commands_ready(self)
 
     def _command_gone(self, reason: Failure, was_ready: bool) -> None:
@@ -676,19 +677,6 @@ class Node:
             version=self.version,
             missing_rights=self.missing_rights,
         )
-
-
-class _Nobody:
-    """Waits for a reply that tells nothing: without the script it is sent in full."""
-
-    def settle(self, reply: object) -> None:
-        pass
-
-    def lost(self) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
 
 
 def _identity(handshake_replies: list[object]) -> Identity:

@@ -68,6 +68,11 @@ class Command:
         self.deadline = 0.0
         self.deferred: Deferred[object] | None = Deferred(self._cancel)
 
+    @property
+    def name(self) -> str:
+        """As its caller wrote it."""
+        return str(self.args[0]) if self.args else "?"
+
     def _cancel(self, deferred: Deferred[object]) -> None:
         self.queue.cancelled(self)
 
@@ -562,12 +567,8 @@ def _drop_done(commands: deque[Command]) -> None:
     commands.extend(kept)
 
 
-def _name(command: Command) -> str:
-    return str(command.args[0]) if command.args else "?"
-
-
 def _outcome_unknown(command: Command, why: str) -> OutcomeUnknown:
-    text = f"{_name(command)} was sent and {why}: it may have been executed"
+    text = f"{command.name} was sent and {why}: it may have been executed"
     if command.terms.delivery == "exactly-once" and command.batch is None and not command.read:
         text += " (it cannot go through the journal, so its delivery is at-most-once)"
     return OutcomeUnknown(text, command.args)

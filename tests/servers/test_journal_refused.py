@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from tests.acl import PASSWORD, USER, documented, set_user
 from tests.groups import OWN_DB, answer, at_once, until_settled
 from tests.lossy import ONCE, SILENT, One, behind, journals, lose_replies, outcomes
 from tests.servers.conftest import MakeProxy, MakeServers, Watch
-from tests.support import eventually
+from tests.support import eventually, lines_logged
 from txharedis import OutcomeUnknown, ResponseError
 from txharedis.testing.servers import LocalServer
 
 on_reactor = pytest_twisted.ensureDeferred
 
 ME = {"username": USER, "password": PASSWORD}
-
-
-@contextlib.contextmanager
-def lines_logged() -> Iterator[list[str]]:
-    """The lines that are logged meanwhile."""
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_namespace") == "txharedis":
-            lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    try:
-        yield lines
-    finally:
-        globalLogPublisher.removeObserver(observe)
 
 
 async def fill(server: LocalServer) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from tests.acl import PASSWORD, USER, documented, set_user
 from tests.groups import (
@@ -22,7 +20,7 @@ from tests.groups import (
     until_settled,
 )
 from tests.servers.conftest import Form, MakeServers, Watch
-from tests.support import eventually
+from tests.support import eventually, lines_logged
 from txharedis import ResponseError
 from txharedis.events import FailoverStarted, MasterChanged, Waiting
 from txharedis.testing.servers import LocalServer
@@ -230,22 +228,6 @@ async def test_what_is_denied_is_said_once(group: list[LocalServer], watch: Watc
 async def denials(server: LocalServer) -> list[dict[bytes, Any]]:
     entries = await server.call("ACL", "LOG")
     return [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in entries]
-
-
-@contextlib.contextmanager
-def lines_logged() -> Iterator[list[str]]:
-    """The lines that are logged meanwhile."""
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_namespace") == "txharedis":
-            lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    try:
-        yield lines
-    finally:
-        globalLogPublisher.removeObserver(observe)
 
 
 @on_reactor

@@ -32,6 +32,7 @@ class FakeGroup:
         self.options = Options(**options)
         self.master = "n:1"
         self.topology = Topology()
+        self.size = 3
         self.commands: list[list[bytes]] = []
         self.begun: list[Any] = []
         self.done: list[str] = []

@@ -23,7 +23,7 @@ from txharedis.errors import (
     TransactionLost,
     UnsupportedCommand,
 )
-from txharedis.interfaces import Clock, Timer, pack, wait_command
+from txharedis.interfaces import NOBODY, Clock, Timer, pack, wait_command
 from txharedis.methods import CommandMethods
 from txharedis.options import Options, Terms
 from txharedis.scripts import ScriptCache
@@ -255,7 +255,7 @@ class Transaction(CommandMethods):
         waiters: list[Any] = [asked]
         if writes and self._owner.terms.counter is not None:
             packed.append(pack(tuple(count_command(self._owner.terms.counter, writes))))
-            waiters.append(_NOBODY)
+            waiters.append(NOBODY)
         if asked.acks:
             packed.append(pack(wait_command(asked.acks, self._owner.options.ack_timeout)))
             waiters.append(asked)
@@ -436,19 +436,6 @@ class _Asked:
             self.deferred.errback(outcome)
         else:
             self.deferred.callback(outcome)
-
-
-class _Nobody:
-    """Waits for the reply to a count."""
-
-    def settle(self, reply: object) -> None:
-        pass
-
-    def lost(self) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
 
 
 for _name in {*vars(BaseRedisProtocol), *vars(HiredisProtocol)}:

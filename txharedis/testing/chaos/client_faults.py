@@ -7,7 +7,7 @@ import signal
 from txharedis.testing.chaos.clients import ClientProcess
 from txharedis.testing.chaos.scene import Scene
 from txharedis.testing.chaos.server_faults import come_back
-from txharedis.testing.chaos.waiting import until
+from txharedis.testing.waiting import until
 
 __all__ = [
     "kill_client",

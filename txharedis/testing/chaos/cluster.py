@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from txharedis.testing.chaos.verdict import Data, kind_of
-from txharedis.testing.chaos.waiting import all_of
 from txharedis.testing.proxy import Network, TcpProxy
 from txharedis.testing.servers import LocalServer
+from txharedis.testing.waiting import all_of
 from txharedis.topology import META_KEY
 
 __all__ = ["Cluster"]

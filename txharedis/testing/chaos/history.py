@@ -19,8 +19,8 @@ from txharedis.testing.chaos.outages import outages
 from txharedis.testing.chaos.process import DRAIN
 from txharedis.testing.chaos.scene import Scene, Strike
 from txharedis.testing.chaos.verdict import Verdict, verdict
-from txharedis.testing.chaos.waiting import NotInTime, all_of, until
 from txharedis.testing.servers import LocalServer, ServerNotStarted, ServerProgram
+from txharedis.testing.waiting import NotInTime, all_of, until
 
 __all__ = ["Contestant", "Haredis", "History", "NotHealed", "Settings", "play"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from txharedis.testing.chaos.faults import FAULTS, Fault
 from txharedis.testing.chaos.scene import NobodyLeft, Scene
-from txharedis.testing.chaos.waiting import all_of
+from txharedis.testing.waiting import all_of
 
 __all__ = ["Nemesis", "chosen"]
 

@@ -13,8 +13,8 @@ from twisted.internet.task import deferLater
 
 from txharedis.testing.chaos.clients import ClientProcess
 from txharedis.testing.chaos.cluster import Cluster
-from txharedis.testing.chaos.waiting import until
 from txharedis.testing.servers import LocalServer
+from txharedis.testing.waiting import until
 
 __all__ = ["NobodyLeft", "Scene", "Strike"]
 

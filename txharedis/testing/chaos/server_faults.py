@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from txharedis.testing.chaos.scene import Scene
-from txharedis.testing.chaos.waiting import until
 from txharedis.testing.servers import LocalServer
+from txharedis.testing.waiting import until
 
 __all__ = ["come_back", "kill_master", "kill_replica", "pause_master", "pause_replica"]
 
