@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from txharedis.election import Elect, Follow, Repair, majority
 from txharedis.errors import LinkLost, LockLost, ResponseError, StepFailed
-from txharedis.events import Event, FailoverStep, HistoryDiscarded
+from txharedis.events import Event, FailoverStep, HistoryDiscarded, LockNotGranted
 from txharedis.gossip import announcement
 from txharedis.group import Survey
 from txharedis.interfaces import Args, Clock
@@ -49,6 +49,7 @@ class Campaign:
         self._emit = emit
         self._look = look
         self._serve = serve
+        self.why = ""  # the newest winner was the best
 
     async def fail_over(self, survey: Survey) -> NodeView | None:
         """Promote the freshest node and make the others follow it.
@@ -141,6 +142,7 @@ class Campaign:
                 break
             epoch = lock.highest + 1
         self._log.step("lock was not granted: {why}", why=lock.refusals)
+        self._emit(LockNotGranted(at=self._clock.seconds(), epoch=epoch, reason=str(lock.refusals)))
         if "NOPERM" in lock.refusals:
             raise ResponseError(f"NOPERM for the lock: {lock.refusals}")
         return None
@@ -154,6 +156,7 @@ class Campaign:
         if candidates[0] is not decision.candidates[0]:
             why = f"the best rank of {len(candidates)} nodes that could be locked"
         self._log.info("{node} had {why}. congrats!", node=candidates[0].address, why=why)
+        self.why = why
         return candidates[0]
 
     async def _promote_one(

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txharedis.errors import UnsupportedCommand
-from txharedis.events import SubscriptionGap
+from txharedis.events import Event, SubscriptionGap
 from txharedis.interfaces import Args
 from txharedis.methods import CommandMethods
+from txharedis.observers import Backlog, CommandObserver
 from txharedis.options import Options, Terms, check_acks
 from txharedis.pipeline import Pipeline
 from txharedis.pubsub.messages import Message
@@ -70,6 +71,19 @@ class Group(Protocol):
     def monitor(self, on_line: Callable[[str], object]) -> Deferred[Any]: ...
 
     def switchover(self, to: object = None, timeout: float = 10.0) -> Deferred[str]: ...
+
+    def listen(self, listener: Callable[[Event], object]) -> Callable[[], None]: ...
+
+    def watch_commands(self, observer: CommandObserver) -> Callable[[], None]: ...
+
+    @property
+    def backlog(self) -> Backlog: ...
+
+    def inspect(self) -> Deferred[Any]: ...
+
+    def rehearse(self) -> Deferred[Any]: ...
+
+    def history(self) -> Deferred[Any]: ...
 
     def when_ready(self) -> Deferred[None]: ...
 
@@ -419,6 +433,48 @@ class HAClient(CommandMethods):
         Cancelling it before it has begun takes it back; later it only stops waiting.
         """
         return self._group.switchover(to, timeout)
+
+    # What can be seen.
+
+    def listen(self, listener: Callable[[Event], object]) -> Callable[[], None]:
+        """Call `listener(event)` with each event of txharedis.events, as `on_event` does.
+
+        What is returned, called, ends that. A listener that raises is logged.
+        """
+        return self._group.listen(listener)
+
+    def watch_commands(self, observer: CommandObserver) -> Callable[[], None]:
+        """Call `observer(args)` with each command when it is given to this client or its views.
+
+        What that returns is called with the reply, or with the Failure. What is returned here,
+        called, ends it all. Commands in transactions and pipelines' own EXEC are not told.
+        """
+        return self._group.watch_commands(observer)
+
+    @property
+    def backlog(self) -> Backlog:
+        """The commands on their way, their bytes, and how many were redispatched so far."""
+        return self._group.backlog
+
+    def inspect(self) -> Deferred[Any]:
+        """Ask every node that is up for its INFO now.
+
+        Fires with a dict of txharedis.inspection.NodeReport by Address; nodes that do not answer
+        within `survey_timeout` are not in it.
+        """
+        return self._group.inspect()
+
+    def rehearse(self) -> Deferred[Any]:
+        """What would happen if the master died now: fires with a txharedis.rehearsal.Rehearsal."""
+        return self._group.rehearse()
+
+    def history(self) -> Deferred[Any]:
+        """The newest failovers of the group, newest first, as its servers keep them.
+
+        Fires with a tuple of txharedis.chronicle.FailoverRecord, a hundred at most; fails with
+        NoMaster when there is none to ask. It is empty without the right to read `haredis:*`.
+        """
+        return self._group.history()
 
     def shutdown(self) -> Deferred[Any]:
         """Shut the master down: the others then replace it."""

@@ -16,6 +16,7 @@ __all__ = [
     "FailoverStarted",
     "FailoverStep",
     "HistoryDiscarded",
+    "LockNotGranted",
     "MasterChanged",
     "NodeChanged",
     "Refused",
@@ -102,7 +103,8 @@ class FailoverStep(Event):
 class FailoverEnded(Event):
     """This client's failover ended: `master` is the node it promoted, None when it promoted none.
 
-    Then somebody else was first, or it failed, or was not needed any more. `outage` is in seconds,
+    Then somebody else was first, or it failed, or was not needed any more. `reason` says what was
+    wrong with the old master, `why` why this one was the best. `outage` is in seconds,
     from the moment this client lost the old master until it used the new one; 0.0 when it had none
     before.
 
@@ -120,6 +122,18 @@ class FailoverEnded(Event):
     old: Address | None = None
     old_offset: int | None = None
     old_offset_age: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockNotGranted(Event):
+    """This client asked for the failover lock of `epoch` and a quorum did not grant it.
+
+    `reason` says what each node answered: mostly that somebody else was faster.
+    """
+
+    epoch: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import enum
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from txharedis.alarm import Alarm
 from txharedis.campaign import Campaign
+from txharedis.chronicle import HISTORY_KEY, Chronicle, FailoverRecord, read_history
 from txharedis.client import HAClient
 from txharedis.dedicated.monitoring import Monitoring
 from txharedis.dedicated.transaction import Transaction
@@ -28,6 +29,7 @@ from txharedis.errors import (
     InvalidOption,
     LinkLost,
     LockLost,
+    NoMaster,
     ResponseError,
     ServiceStopped,
     SwitchoverFailed,
@@ -45,13 +47,16 @@ from txharedis.events import (
 )
 from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
+from txharedis.inspection import NodeReport, inspect
 from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
 from txharedis.losses import LastWord, LastWords
 from txharedis.node import Node
+from txharedis.observers import Backlog, CommandObserver, Observers
 from txharedis.options import Options, Terms, check_seconds, parse_nodes
 from txharedis.orders import Orders
 from txharedis.pubsub.subscriptions import Subscriptions
+from txharedis.rehearsal import Rehearsal, rehearse
 from txharedis.rights import SUBSCRIBING, denied
 from txharedis.switchover import Switchover
 from txharedis.topology import Address, NodeView, Status, Topology
@@ -113,6 +118,10 @@ class FailoverService(Service):
         self._group = NodeGroup(reactor, parsed.addresses, self.options, self, self._log)
         self._single = len(self._group) == 1
         self._alarm = Alarm(reactor)
+        self._observers = Observers(self._log)
+        self._observers.listen(Chronicle(lambda node: self._group[node].control).note)
+        if self.options.on_event is not None:
+            self._observers.listen(self.options.on_event)
         self._traffic = Traffic(
             reactor, self._group, self.options, self._alarm.wake, self._journal_denied
         )
@@ -205,7 +214,8 @@ class FailoverService(Service):
         goes over a link of its own, is issued again on the next master, and takes nothing away when
         it is cancelled; see docs/guarantees.md.
         """
-        return self._dispatch.submit(args, packed, terms)
+        reply = self._dispatch.submit(args, packed, terms)
+        return self._observers.watch(args, reply) if self._observers.of_commands else reply
 
     def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Transaction]:
         """A transaction that watches `keys` (None for nothing); see HAClient.multi."""
@@ -239,6 +249,40 @@ class FailoverService(Service):
         if self._single:
             return fail(SwitchoverFailed("there is no other node"))
         return self._orders.add(node, timeout)
+
+    # What can be seen.
+
+    def listen(self, listener: Callable[[Event], object]) -> Callable[[], None]:
+        """See HAClient.listen."""
+        return self._observers.listen(listener)
+
+    def watch_commands(self, observer: CommandObserver) -> Callable[[], None]:
+        """See HAClient.watch_commands."""
+        return self._observers.watch_commands(observer)
+
+    @property
+    def backlog(self) -> Backlog:
+        """The commands on their way; those in transactions are not among them."""
+        pending = self._traffic.pending
+        return Backlog(len(pending), pending.size, pending.redispatched)
+
+    def inspect(self) -> Deferred[dict[Address, NodeReport]]:
+        """See HAClient.inspect."""
+        return inspect(self._group, self._reactor, self.options.survey_timeout)
+
+    def rehearse(self) -> Deferred[Rehearsal]:
+        """See HAClient.rehearse."""
+        return Deferred.fromCoroutine(self._look()).addCallback(rehearse)
+
+    def history(self) -> Deferred[tuple[FailoverRecord, ...]]:
+        """See HAClient.history."""
+        link = None
+        if self._traffic.address is not None:
+            link = self._group[self._traffic.address].control
+        if link is None:
+            return fail(NoMaster("there is no master to ask"))
+        asked = link.exchange(["HGETALL", HISTORY_KEY], timeout=self.options.survey_timeout)
+        return asked.addCallbacks(lambda replies: read_history(replies[0]), _no_answer)
 
     @property
     def master(self) -> str | None:
@@ -585,7 +629,7 @@ class FailoverService(Service):
                 self._group.recheck_rights()
                 patience = 1.0
             master = None
-        self._report(master, decision.reason, before, lost_at)
+        self._report(master, decision.reason, before, lost_at, self._campaign.why)
         if master is not None:
             return 0.0
         self._become(Phase.ORIENTATING)
@@ -594,7 +638,12 @@ class FailoverService(Service):
         return patience + random.uniform(0.03, 0.12)
 
     def _report(
-        self, master: NodeView | None, reason: str, before: LastWord | None, lost_at: float | None
+        self,
+        master: NodeView | None,
+        reason: str,
+        before: LastWord | None,
+        lost_at: float | None,
+        why: str = "",
     ) -> None:
         """Say how a failover ended: what is known of the old master from before it was lost."""
         epoch = self._traffic.memory.epoch
@@ -614,6 +663,7 @@ class FailoverService(Service):
                 old=None if before is None else before.node,
                 old_offset=None if word is None else word.offset,
                 old_offset_age=age,
+                why=why,
             )
         )
         known = "of the old master's offset nothing comparable is known"
@@ -656,7 +706,7 @@ class FailoverService(Service):
             return
         # They were level when the old one let go.
         word = LastWord(old.address, old.replid, master.offset, self._now)
-        self._report(master, "switchover", word, None)
+        self._report(master, "switchover", word, None, "as planned")
 
     # What the nodes, the queue and the gossip tell.
 
@@ -759,15 +809,17 @@ class FailoverService(Service):
             self.phase = phase
 
     def _emit(self, event: Event) -> None:
-        if self.options.on_event is not None and not self._stopped:
-            try:
-                self.options.on_event(event)
-            except Exception:
-                self._log.failure("on_event failed")
+        if not self._stopped:
+            self._observers.emit(event)
 
 
 def _nothing() -> None:
     pass
+
+
+def _no_answer(failure: Failure) -> NoReturn:
+    failure.trap(LinkLost)
+    raise NoMaster(f"the master did not answer: {failure.value}")
 
 
 def _global_reactor() -> Reactor:

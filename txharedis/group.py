@@ -34,8 +34,9 @@ class Survey:
     """The views of one moment, what follows from them, and the links to those who gave them.
 
     There are links only to nodes that we have the rights to lock.
-    `nodes` is the number of configured servers, `memory` what this client knew before, and `names`
-    maps the hosts and ports that servers may name to configured addresses.
+    `nodes` is the number of configured servers, `memory` what this client knew before, `evidence`
+    what was held against the views, and `names` maps the hosts and ports that servers may name to
+    configured addresses.
     """
 
     views: Mapping[Address, NodeView]
@@ -43,6 +44,7 @@ class Survey:
     controls: Mapping[Address, NodeProtocol]
     nodes: int
     memory: Memory
+    evidence: Evidence
     names: Mapping[tuple[str, int], Address] = field(default_factory=dict)
 
 
@@ -136,6 +138,7 @@ class NodeGroup:
             controls={node.address: link for node, link in links.items() if node.may_lock},
             nodes=len(nodes),
             memory=memory,
+            evidence=evidence,
             names=resolve,
         )
 

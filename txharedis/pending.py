@@ -167,6 +167,7 @@ class PendingCommands:
         self._refusal: Callable[[], HARedisError] | None = None
         self._stopped: Callable[[bool | None], HARedisError] | None = None
         self._idle: list[Deferred[None]] = []
+        self.redispatched = 0  # how many went back into the queue for another master, or link
 
     def __len__(self) -> int:
         """How many commands are waiting or unanswered."""
@@ -180,6 +181,11 @@ class PendingCommands:
     def held(self) -> bool:
         """Whether commands are held back."""
         return self._link is None
+
+    @property
+    def size(self) -> int:
+        """The bytes of the commands that are waiting or unanswered."""
+        return self._bytes
 
     @property
     def db(self) -> int:
@@ -373,6 +379,7 @@ class PendingCommands:
     def turned_away(self, command: Command, error: Exception) -> None:
         """The server will not run it, but another one will, or this one later."""
         self._off_link(command)
+        self.redispatched += 1
         self._return(command)
         if self._link is not None:
             self.close()
@@ -393,6 +400,7 @@ class PendingCommands:
             command.read or command.batch is not None or command.terms.delivery == "at-least-once"
         ):
             command.uncertain = not command.read
+            self.redispatched += 1
             self._return(command)
         else:
             self._finish(command, error or _outcome_unknown(command, "its link was lost"))

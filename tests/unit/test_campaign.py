@@ -17,7 +17,7 @@ from tests.unit.fakes import ScriptedNode, settle
 from txharedis.campaign import Campaign
 from txharedis.election import Evidence, Follow, Repair, decide
 from txharedis.errors import LinkLost, LockLost, ResponseError
-from txharedis.events import Event, FailoverStep, HistoryDiscarded
+from txharedis.events import Event, FailoverStep, HistoryDiscarded, LockNotGranted
 from txharedis.group import Memory, Survey
 from txharedis.log import ClientLog
 from txharedis.options import Options
@@ -80,6 +80,7 @@ class Scene:
             controls={node.address: node.protocol for node in answering},
             nodes=self.count,
             memory=Memory(5, "g"),
+            evidence=evidence,
         )
 
     async def _look(self) -> Survey:
@@ -289,7 +290,7 @@ def test_taken_by_another_it_gives_way_at_once() -> None:
     assert scene.fail_over() is None
     assert scene[3].log == []
     assert scene.masters == []
-    assert scene.events == []
+    assert scene.events == [LockNotGranted(at=0.0, epoch=6, reason="n:2: it is locked")]
 
 
 def test_without_a_quorum_of_locks_nothing_happens() -> None:
@@ -509,7 +510,7 @@ def test_the_meta_of_a_ready_made_group_is_written() -> None:
         addresses = tuple(views)
         evidence = Evidence(addresses, dict.fromkeys(addresses, Status.UP), 3.0)
         controls = {node.address: node.protocol for node in scene.nodes.values()}
-        return Survey(views, decide(views, evidence), controls, 3, Memory())
+        return Survey(views, decide(views, evidence), controls, 3, Memory(), evidence)
 
     async def look() -> Survey:
         return survey()

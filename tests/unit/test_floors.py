@@ -20,17 +20,17 @@ FLOORS = [
     for floor in (
         "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
         "election losses commands _command_table replies rights scripts deadlines counter journal "
-        "reads.choice dedicated.waits pubsub.resyncs",
+        "observers reads.choice dedicated.waits pubsub.resyncs",
         "protocol factory pending methods pipeline alarm "
         "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",
-        "node lock gossip client delivery pubsub.subscriber pubsub.continuity",
-        "group dedicated.links reads.replicas reads.read pubsub.seat pubsub.handover",
-        "campaign switchover orders traffic reads.reading pubsub.seating pubsub.subscriptions "
+        "node lock gossip client delivery chronicle pubsub.subscriber pubsub.continuity",
+        "group inspection dedicated.links reads.replicas reads.read pubsub.seat pubsub.handover",
+        "campaign switchover orders traffic rehearsal reads.reading pubsub.seating pubsub.subscriptions "
         "dedicated.blocking dedicated.transaction dedicated.transactions dedicated.monitoring",
         "dispatch",
         "failover",
-        "monitor cli demo testing",
+        "monitor cli demo testing metrics tracing",
     )
 ]
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
@@ -53,6 +53,8 @@ BESIDE = {
     ("orders", "switchover"),
     ("cli", "demo"),
     ("cli", "monitor"),
+    ("monitor", "metrics"),
+    ("demo", "monitor"),
     ("demo", "testing"),
 }
 REACTOR = "twisted.internet.reactor"

@@ -1,0 +1,95 @@
+"""What a client lets one see of its group: the history, each node's word, and the rehearsal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest_twisted
+
+from tests.groups import answer, until_settled
+from tests.servers.conftest import Watch
+from tests.support import eventually
+from txharedis.election import Elect, Wait
+from txharedis.events import HistoryDiscarded
+from txharedis.testing.servers import LocalServer
+from txharedis.topology import Address
+
+on_reactor = pytest_twisted.ensureDeferred
+
+
+@on_reactor
+async def test_the_servers_keep_the_history(group: list[LocalServer], watch: Watch) -> None:
+    watched, other = watch(group), watch(group, elect=False)
+    client = watched.client
+    await answer(client.set("k", "v"))
+    assert await answer(client.history()) == ()
+    await answer(client.switchover(group[1].address))
+    await until_settled(group)
+    group[1].kill()
+    await eventually(lambda: client.master not in (None, group[1].address))
+    await answer(client.set("k", "w"))
+    await eventually(lambda: _entries(client, 2))
+    killed, moved = await answer(client.history())
+    assert (moved.old, moved.new) == (group[0].address, group[1].address)
+    assert moved.planned
+    assert moved.why == "as planned"
+    assert (killed.old, killed.new) == (group[1].address, client.master)
+    assert not killed.planned
+    assert killed.epoch > moved.epoch
+    assert killed.at >= moved.at > 1e9
+    assert "congrats" not in killed.why
+    assert killed.why
+    assert killed.reason
+    assert killed.outage > 0
+    assert killed.discarded is None
+    # Any client can read it, and the old master's return is written into it.
+    await group[1].restart()
+    await eventually(lambda: watched.seen(HistoryDiscarded))
+    lost = watched.seen(HistoryDiscarded)[-1].count
+
+    async def told() -> bool:
+        newest = (await answer(other.client.history()))[0]
+        return bool(newest.discarded == lost and newest.new == killed.new)
+
+    await eventually(told)
+
+
+async def _entries(client: Any, count: int) -> bool:
+    return len(await answer(client.history())) == count
+
+
+@on_reactor
+async def test_what_would_happen_if_the_master_died(group: list[LocalServer], watch: Watch) -> None:
+    client = watch(group).client
+    await answer(client.when_ready())
+    await group[1].call("CONFIG", "SET", "replica-priority", 0)
+    rehearsal = await answer(client.rehearse())
+    assert str(rehearsal.master) == client.master == group[0].address
+    decision = rehearsal.decision
+    assert isinstance(decision, Elect)
+    assert [str(view.address) for view in decision.candidates] == [group[2].address]
+    assert decision.why
+    # And that is who wins.
+    group[0].kill()
+    await eventually(lambda: client.master == group[2].address)
+    await eventually(lambda: client.topology.nodes[0].status.value == "refused")
+    after = await answer(client.rehearse())
+    assert isinstance(after.decision, Wait)
+    assert "quorum" in after.decision.reason or "1 of 3" in after.decision.reason
+
+
+@on_reactor
+async def test_each_node_tells_of_itself(group: list[LocalServer], watch: Watch) -> None:
+    client = watch(group).client
+    for _ in range(3):
+        await answer(client.incr("n"))
+    group[2].kill()
+    await eventually(lambda: client.topology.nodes[2].status.value == "refused")
+    reports = await answer(client.inspect())
+    assert {str(address) for address in reports} == {server.address for server in group[:2]}
+    report = reports[Address.parse(group[0].address)]
+    assert report.info["role"] == "master"
+    assert int(report.info["used_memory"]) > 0
+    assert int(report.info["connected_clients"]) > 0
+    assert report.opcounter == 3
+    assert 0 < report.took < 5

@@ -1,0 +1,112 @@
+"""The failovers of a group, as its servers keep them for whoever wants to know later.
+
+Each is one field of a hash that is replicated as all data: who was replaced by whom, why, and what
+was lost. The client that made a node the master writes it, after everything else, and the one that
+brought the old master back adds what that one had to discard. Nothing depends on it: a failover
+whose client dies at the end has no entry.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from txharedis.events import Event, FailoverEnded, HistoryDiscarded
+from txharedis.interfaces import NOBODY, pack
+from txharedis.protocol import NodeProtocol
+from txharedis.topology import Address
+
+__all__ = ["HISTORY_KEY", "KEPT", "Chronicle", "FailoverRecord", "read_history"]
+
+HISTORY_KEY = "haredis:history"
+#: How many failovers are kept; the next takes the place of the oldest.
+KEPT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverRecord:
+    """One failover or switchover that came to its end.
+
+    `at` is the time of its end in seconds since 1970, by the clock of the client that did it.
+    `reason` says what was wrong with the old master, `why` why the new one was the best. `outage`
+    is in seconds, as in FailoverEnded, and so are the offsets. `discarded` is how many bytes of its
+    history `old` had to discard when it came back; None while it has not, and when nobody knows.
+    """
+
+    epoch: int
+    at: float
+    old: str
+    new: str
+    reason: str
+    why: str = ""
+    outage: float = 0.0
+    offset: int | None = None
+    old_offset: int | None = None
+    old_offset_age: float | None = None
+    discarded: int | None = None
+
+    @property
+    def planned(self) -> bool:
+        """Whether it was a switchover."""
+        return self.reason.startswith("switchover")
+
+
+class Chronicle:
+    """Writes down what this client did. `link_of(node)` gives its control link, None for none."""
+
+    def __init__(self, link_of: Callable[[Address], NodeProtocol | None]) -> None:
+        self._link_of = link_of
+
+    def note(self, event: Event) -> None:
+        """Keep this event, if it is one to keep."""
+        if isinstance(event, FailoverEnded) and event.master is not None:
+            record = FailoverRecord(
+                epoch=event.epoch,
+                at=round(time.time(), 3),
+                old="" if event.old is None else str(event.old),
+                new=str(event.master),
+                reason=event.reason,
+                why=event.why,
+                outage=round(event.outage, 6),
+                offset=event.offset,
+                old_offset=event.old_offset,
+                old_offset_age=event.old_offset_age,
+            )
+            self._write(event.master, str(event.epoch % KEPT), asdict(record))
+        elif isinstance(event, HistoryDiscarded):
+            # The epoch is that of the repair when it came back later; the record is found by node.
+            loss = {"epoch": event.epoch, "count": event.count, "offset": event.offset}
+            self._write(event.master, f"discarded:{event.node}", loss)
+
+    def _write(self, master: Address, field: str, value: dict[str, Any]) -> None:
+        link = self._link_of(master)
+        if link is not None:
+            # Without the right to write it there is no history.
+            link.send([pack(("HSET", HISTORY_KEY, field, json.dumps(value)))], [NOBODY])
+
+
+def read_history(reply: object) -> tuple[FailoverRecord, ...]:
+    """The failovers, newest first, from HGETALL's reply; what cannot be read is left out."""
+    items = reply if isinstance(reply, list) else []
+    fields = dict(zip(items[::2], items[1::2], strict=False))
+    records: list[FailoverRecord] = []
+    losses: dict[str, dict[str, Any]] = {}
+    for field, value in fields.items():
+        try:
+            name, entry = field.decode(), json.loads(value)
+            if name.startswith("discarded:"):
+                losses[name.removeprefix("discarded:")] = entry
+            else:
+                records.append(FailoverRecord(**entry))
+        except (AttributeError, TypeError, ValueError):
+            continue
+    records.sort(key=lambda record: record.epoch, reverse=True)
+    for number, record in enumerate(records):
+        loss = losses.get(record.old)
+        if loss is not None and record.epoch <= loss["epoch"]:
+            records[number] = replace(record, discarded=loss["count"])
+            del losses[record.old]  # that is the newest failover before it came back
+    return tuple(records)
