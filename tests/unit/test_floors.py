@@ -26,8 +26,9 @@ FLOORS = [
         "pubsub.channels pubsub.streams pubsub.places",
         "node lock gossip client delivery chronicle pubsub.subscriber pubsub.continuity",
         "group inspection dedicated.links reads.replicas reads.read pubsub.seat pubsub.handover",
-        "campaign switchover orders traffic rehearsal reads.reading pubsub.seating pubsub.subscriptions "
-        "dedicated.blocking dedicated.transaction dedicated.transactions dedicated.monitoring",
+        "campaign switchover orders traffic rehearsal "
+        "reads.reading pubsub.seating pubsub.subscriptions dedicated.blocking "
+        "dedicated.transaction dedicated.transactions dedicated.monitoring",
         "dispatch",
         "failover",
         "monitor cli demo testing metrics tracing",
