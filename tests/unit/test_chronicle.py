@@ -98,7 +98,14 @@ def test_what_cannot_be_read_is_left_out() -> None:
     good = json.dumps({"epoch": 3, "at": 1.0, "old": "a", "new": "b", "reason": "r"}).encode()
     reply = [b"3", good, b"4", b"{", b"5", b"[]", b"6", b'{"epoch": 6}', b"\xff", good]
     reply += [b"7", good.replace(b"3", b'"3"'), b"8", good.replace(b'"a"', b"7")]
-    reply += [b"discarded:a", b"7", b"discarded:b", b'{"epoch": "8", "count": 1}', b"discarded:c", b"{}"]
+    reply += [
+        b"discarded:a",
+        b"7",
+        b"discarded:b",
+        b'{"epoch": "8", "count": 1}',
+        b"discarded:c",
+        b"{}",
+    ]
     assert [record.epoch for record in read_history(reply)] == [3]
     assert read_history(reply)[0].discarded is None
     for odd in (None, [], Exception("NOPERM"), b"x"):
