@@ -414,7 +414,8 @@ class NodePicture:
     """One node in the picture: who it is, how we stand with it, and its newest view if any.
 
     `lag` is in bytes behind the master's offset, None when unknown. `missing_rights` names what our
-    user may not do there and would have to for failovers, such as "SLAVEOF".
+    user may not do there and would have to for failovers, such as "SLAVEOF". `seen_at` is the time
+    of that view on the client's clock, None without one.
     """
 
     address: Address
@@ -428,6 +429,7 @@ class NodePicture:
     follows: str = ""
     version: str = ""
     missing_rights: tuple[str, ...] = ()
+    seen_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
