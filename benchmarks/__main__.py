@@ -3,6 +3,7 @@
     python -m benchmarks                                 all of it, some ten minutes
     python -m benchmarks throughput --rounds 9
     python -m benchmarks pubsub
+    python -m benchmarks observers                       what metrics and spans cost
     python -m benchmarks failover --kills 50 --clients 1 50 --peer sentinel --json figures.json
     python -m benchmarks chaos --minutes 30 --nodes 5 --acks 1
 
@@ -20,7 +21,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from benchmarks import chaos, failover, pubsub, sentinel, throughput
+from benchmarks import chaos, failover, observers, pubsub, sentinel, throughput
 from benchmarks.group import choose_program
 from benchmarks.report import environment
 from txharedis.options import DELIVERIES
@@ -36,9 +37,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["throughput", "pubsub", "failover", "chaos", "all"],
+        choices=["throughput", "pubsub", "failover", "observers", "chaos", "all"],
         default="all",
-        help="(all: without chaos)",
+        help="(all: without observers and chaos)",
     )
     parser.add_argument("--server", metavar="NAME", help="redis, valkey, or as redis-7.0.15")
     parser.add_argument("--json", metavar="FILE", type=Path, help="keep all figures there")
@@ -95,6 +96,8 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
         kept["failover"] = await failover.run(reactor, program, outage)
         if options.peer == "sentinel":
             kept["sentinel"] = await sentinel.run(reactor, program, options.peer_kills)
+    if options.what == "observers":
+        kept["observers"] = await observers.run(reactor, program, options.rounds, options.in_flight)
     healthy = True
     if options.what == "chaos":
         totals = await chaos.run(reactor, program, options)
