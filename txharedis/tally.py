@@ -161,7 +161,8 @@ class SplitBrains:
 
     A node is one when it is up, says that it is a master, and carries the epoch of a group. An old
     master that comes back is one too, until a client has made it a replica; so they count only when
-    each of them was seen to be a master again, at least MOMENT after both were. Any thread may look.
+    each of them was seen to be a master again, at least MOMENT after both were. Any thread may
+    look.
     """
 
     #: In seconds.
