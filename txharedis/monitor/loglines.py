@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 __all__ = ["LogLines"]
 
@@ -16,6 +17,7 @@ LONGEST = 500  # characters of one line
 _LEVELS = {LogLevel.warn: "warn", LogLevel.error: "error", LogLevel.critical: "error"}
 
 
+@implementer(ILogObserver)
 class LogLines:
     """What is logged by txharedis in this process from `start` to `stop`; `on_line` gets each line.
 
@@ -28,16 +30,16 @@ class LogLines:
         self._telling = False
 
     def start(self) -> None:
-        globalLogPublisher.addObserver(self._observe)
+        globalLogPublisher.addObserver(self)  # type: ignore[arg-type]
 
     def stop(self) -> None:
-        globalLogPublisher.removeObserver(self._observe)
+        globalLogPublisher.removeObserver(self)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
         """As `GET /log` gives it."""
         return {"lines": list(self._lines)}
 
-    def _observe(self, event: LogEvent) -> None:
+    def __call__(self, event: LogEvent) -> None:
         namespace = event.get("log_namespace") or ""
         if namespace != "txharedis" and not namespace.startswith("txharedis."):
             return
@@ -60,6 +62,6 @@ def _text(event: LogEvent) -> str:
     text = formatEvent(event)
     failure = event.get("log_failure")
     if failure is not None:
-        text = f"{text}: {failure.type.__name__}: {failure.getErrorMessage()}"
+        text = f"{text}: {failure.value!r}"
     text = "".join(char if char.isprintable() else " " for char in text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
-from ipaddress import ip_address
 from typing import Any
 
-from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.application.service import MultiService
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.python import usage
-from twisted.python.failure import Failure
 
 from txharedis.errors import InvalidOption
-from txharedis.failover import FailoverService
-from txharedis.log import ClientLog
-from txharedis.monitor.watcher import Watcher
+from txharedis.monitor import DEFAULT_ENDPOINT
 from txharedis.options import Options as ClientOptions
 from txharedis.options import parse_nodes
 
 __all__ = ["Options", "makeService"]
-
-DEFAULT_ENDPOINT = "tcp:8405:interface=127.0.0.1"
 
 _LONGEST_FILE = 64 * 1024
 
@@ -43,7 +35,7 @@ class Options(usage.Options):
         " HAREDIS_PASSWORD; an option on the command line wins over the file of --config, and that"
         " over the environment."
     )
-    optParameters = (  # noqa: RUF005
+    optParameters = (
         ["http", None, None, f"where to serve: a Twisted endpoint [default: {DEFAULT_ENDPOINT}]"],
         ["user", None, None, "the ACL user"],
         ["password-file", None, None, "the password is the first line of this file"],
@@ -91,7 +83,7 @@ class Options(usage.Options):
         self["http"] = self["http"] or DEFAULT_ENDPOINT
         self.nodes = self._given_nodes()
         self.client_options = self._given_options()
-        _named("--node", lambda: self._check_client())
+        _named("--node", self._check_client)
         self._check_endpoint()
         if self["token-file"] is not None:
             _first_line("token-file", self["token-file"])
@@ -106,8 +98,8 @@ class Options(usage.Options):
         except (OSError, ValueError) as error:
             raise usage.UsageError(f"--config={path!r}: {error}") from None
         lists = ("node", "allow-host")
-        flags = tuple(name for name, *_ in self.optFlags)
-        texts = tuple(name for name, *_ in self.optParameters if name != "config")
+        flags = tuple(str(flag[0]) for flag in self.optFlags)
+        texts = tuple(str(known[0]) for known in self.optParameters if known[0] != "config")
         for name, value in given.items():
             where = f"--config={path!r}: {name}"
             if name in lists:
@@ -220,80 +212,16 @@ def _first_line(option: str, path: str) -> str:
 
 
 def makeService(options: Options) -> MultiService:
-    """The monitor: a FailoverService, its Watcher, and the HTTP server."""
+    """The monitor that these options ask for."""
     from twisted.internet import reactor
 
-    whole = MultiService()
-    failover = FailoverService(options.nodes, **options.client_options)
-    failover.setServiceParent(whole)
-    watcher = Watcher(reactor, failover)  # type: ignore[arg-type]
-    watcher.setServiceParent(whole)
-    _Http(reactor, watcher, options).setServiceParent(whole)
-    return whole
+    from txharedis.monitor.service import monitor_service
 
-
-class _Http(Service):
-    """Listens from its start to its stop. What cannot listen ends the process with status 1."""
-
-    def __init__(self, reactor: Any, watcher: Watcher, options: Mapping[str, Any]) -> None:
-        self._reactor = reactor
-        self._watcher = watcher
-        self._given = options
-        self._log = ClientLog()
-        self._listening: Deferred[Any] | None = None
-        self._port: Any = None
-
-    def privilegedStartService(self) -> None:
-        super().privilegedStartService()
-        from txharedis.monitor.web import serve
-
-        where = self._given["http"]
-        failures: list[Failure] = []
-        self._listening = serve(
-            self._reactor,
-            self._watcher,
-            where,
-            token_file=self._given["token-file"],
-            allow_hosts=self._given["allow-host"],
-        )
-        self._listening.addCallbacks(self._bound, failures.append)
-        for failure in failures:
-            if failure.check(CannotListenError, OSError):
-                raise SystemExit(f"haredis-monitor: --http={where}: {failure.getErrorMessage()}")
-            failure.raiseException()
-
-    def startService(self) -> None:
-        super().startService()
-        if self._listening is None:
-            self.privilegedStartService()
-
-    def stopService(self) -> Any:
-        super().stopService()
-        if self._listening is not None:
-            self._listening.cancel()
-        return None if self._port is None else self._port.stopListening()
-
-    def _bound(self, port: Any) -> None:
-        self._port = port
-        host = port.getHost()
-        self._log.info("haredis-monitor serves on {place}", place=_place(host))
-        if not _is_private(getattr(host, "host", "")):
-            self._log.warn(
-                "haredis-monitor can be reached from other machines: whoever reaches {place} sees"
-                " the group",
-                place=_place(host),
-            )
-
-
-def _place(host: Any) -> str:
-    if hasattr(host, "port"):
-        name = f"[{host.host}]" if ":" in host.host else host.host
-        return f"{name}:{host.port}"
-    return str(getattr(host, "name", host))
-
-
-def _is_private(host: str) -> bool:
-    try:
-        return ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return True  # a unix socket
+    return monitor_service(
+        options.nodes,
+        reactor,
+        http=options["http"],
+        token_file=options["token-file"],
+        allow_hosts=options["allow-host"],
+        **options.client_options,
+    )

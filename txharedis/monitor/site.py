@@ -9,8 +9,10 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 __all__ = ["HEADERS", "Door", "Hosts", "MonitorSite", "answer"]
@@ -83,7 +85,7 @@ class Door(Resource):
 
     isLeaf = True
 
-    def __init__(self, inside: IResource, hosts: Hosts) -> None:
+    def __init__(self, inside: Any, hosts: Hosts) -> None:
         super().__init__()
         self._inside = inside
         self._hosts = hosts
@@ -126,17 +128,20 @@ class _Request(Request):
         if self._received <= LARGEST_BODY:
             super().handleContentChunk(data)
         elif self._received - len(data) <= LARGEST_BODY:
-            self.channel.refuse(b"413 Content Too Large")
+            channel: Any = self.channel
+            channel.refuse(b"413 Content Too Large")
 
 
 class _Channel(HTTPChannel):
     """A connection that its site knows of."""
 
+    site: MonitorSite
+
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.channels.add(self)
 
-    def connectionLost(self, reason: Any) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.channels.discard(self)
         super().connectionLost(reason)
 
@@ -147,7 +152,8 @@ class _Channel(HTTPChannel):
         """Answer with this status alone, and close."""
         head = [b"HTTP/1.1 " + status, b"Content-Length: 0", b"Connection: close"]
         head += [f"{name}: {value}".encode() for name, value in HEADERS.items()]
-        self.transport.write(b"\r\n".join(head) + b"\r\n\r\n")
+        transport: Any = self.transport
+        transport.write(b"\r\n".join(head) + b"\r\n\r\n")
         self.loseConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
@@ -158,18 +164,16 @@ class MonitorSite(Site):
     """The factory: bounded in connections, quiet in the log; its end ends all connections."""
 
     noisy = False
-    protocol = _Channel
+    protocol: Any = _Channel
 
-    def __init__(self, resource: IResource, reactor: Any) -> None:
+    def __init__(self, resource: Any, reactor: Any) -> None:
         super().__init__(resource, requestFactory=_Request, timeout=_IDLE, reactor=reactor)
         self.channels: set[_Channel] = set()
 
     def buildProtocol(self, addr: Any) -> Any:
         if len(self.channels) >= MOST_CONNECTIONS:
             return None
-        channel = super().buildProtocol(addr)
-        channel.site = self
-        return channel
+        return super().buildProtocol(addr)
 
     def log(self, request: Any) -> None:
         """Probes come every second: they are no news."""
@@ -177,4 +181,5 @@ class MonitorSite(Site):
     def stopFactory(self) -> None:
         super().stopFactory()
         for channel in tuple(self.channels):
-            channel.transport.abortConnection()
+            transport: Any = channel.transport
+            transport.abortConnection()

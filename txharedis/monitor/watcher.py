@@ -249,7 +249,7 @@ class Watcher(Service):
             self._log.warn(
                 "{what}: {error}",
                 what=text,
-                error=f"{failure.type.__name__}: {failure.getErrorMessage()}",
+                error=repr(failure.value),
             )
 
     # What happens.

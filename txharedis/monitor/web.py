@@ -14,14 +14,12 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from txharedis.log import ClientLog
-from txharedis.monitor import probes
+from txharedis.monitor import DEFAULT_ENDPOINT, probes
 from txharedis.monitor.site import Door, Hosts, MonitorSite, answer
 from txharedis.monitor.streams import Streams
 from txharedis.monitor.watcher import Watcher
 
-__all__ = ["DEFAULT_ENDPOINT", "make_app", "serve"]
-
-DEFAULT_ENDPOINT = "tcp:8405:interface=127.0.0.1"
+__all__ = ["make_app", "serve"]
 
 _KINDS = {
     ".html": "text/html; charset=utf-8",
