@@ -83,6 +83,8 @@ class Group(Protocol):
 
     def rehearse(self) -> Deferred[Any]: ...
 
+    def rehearse_switchover(self, to: object = None) -> Deferred[Any]: ...
+
     def history(self) -> Deferred[Any]: ...
 
     def when_ready(self) -> Deferred[None]: ...
@@ -467,6 +469,13 @@ class HAClient(CommandMethods):
     def rehearse(self) -> Deferred[Any]:
         """What would happen if the master died now: fires with a txharedis.rehearsal.Rehearsal."""
         return self._group.rehearse()
+
+    def rehearse_switchover(self, to: object = None) -> Deferred[Any]:
+        """What `switchover(to)` would do now: fires with a txharedis.orders.Plan.
+
+        Nothing is changed. Fails with what the switchover would fail with, or wait for.
+        """
+        return self._group.rehearse_switchover(to)
 
     def history(self) -> Deferred[Any]:
         """The newest failovers of the group, newest first, as its servers keep them.

@@ -26,6 +26,7 @@ from txharedis.dispatch import Dispatch
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
+    HARedisError,
     InvalidOption,
     LinkLost,
     LockLost,
@@ -54,7 +55,7 @@ from txharedis.losses import LastWord, LastWords
 from txharedis.node import Node
 from txharedis.observers import Backlog, CommandObserver, Observers
 from txharedis.options import Options, Terms, check_seconds, parse_nodes
-from txharedis.orders import Orders
+from txharedis.orders import Orders, Plan
 from txharedis.pubsub.subscriptions import Subscriptions
 from txharedis.rehearsal import Rehearsal, rehearse
 from txharedis.rights import SUBSCRIBING, denied
@@ -238,17 +239,23 @@ class FailoverService(Service):
     def switchover(self, to: object = None, timeout: float = 10.0) -> Deferred[str]:
         """See HAClient.switchover."""
         try:
-            node = None if to is None else Address.parse(to)
             check_seconds("timeout", timeout)
-            if node is not None and all(node != known.address for known in self._group):
-                raise InvalidOption(f"to={node} is not one of the nodes")
         except InvalidOption as error:
             return fail(error)
+        node = self._movable(to)
+        return fail(node) if isinstance(node, Exception) else self._orders.add(node, timeout)
+
+    def _movable(self, to: object) -> Address | HARedisError | None:
+        """The node that is meant, None for any, or why the master cannot be moved at all."""
+        try:
+            node = None if to is None else Address.parse(to)
+        except InvalidOption as error:
+            return error
+        if node is not None and all(node != known.address for known in self._group):
+            return InvalidOption(f"to={node} is not one of the nodes")
         if self._stopped:
-            return fail(ServiceStopped("the service was stopped"))
-        if self._single:
-            return fail(SwitchoverFailed("there is no other node"))
-        return self._orders.add(node, timeout)
+            return ServiceStopped("the service was stopped")
+        return SwitchoverFailed("there is no other node") if self._single else node
 
     # What can be seen.
 
@@ -273,6 +280,14 @@ class FailoverService(Service):
     def rehearse(self) -> Deferred[Rehearsal]:
         """See HAClient.rehearse."""
         return Deferred.fromCoroutine(self._look()).addCallback(rehearse)
+
+    def rehearse_switchover(self, to: object = None) -> Deferred[Plan]:
+        """See HAClient.rehearse_switchover."""
+        node = self._movable(to)
+        if isinstance(node, Exception):
+            return fail(node)
+        look = Deferred.fromCoroutine(self._look())
+        return look.addCallback(self._orders.plan, node)
 
     def history(self) -> Deferred[tuple[FailoverRecord, ...]]:
         """See HAClient.history."""

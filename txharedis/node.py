@@ -673,9 +673,13 @@ class Node:
             offset=view.offset,
             lag=None if master is None else max(0, master.offset - view.offset),
             link_up=None if view.is_master else view.link_up,
-            follows=view.follows_text,
+            follows=view.follows_text if view.follows is None else str(view.follows),
             version=self.version,
             missing_rights=self.missing_rights,
+            syncing=view.syncing,
+            loading=view.loading,
+            priority=None if view.blind else view.priority,
+            listeners=None if view.blind else view.listeners,
         )
 
 

@@ -25,7 +25,7 @@ from txharedis.options import Options
 from txharedis.switchover import Switchover
 from txharedis.topology import Address, NodeView, Status
 
-__all__ = ["Mover", "Orders"]
+__all__ = ["Mover", "Orders", "Plan"]
 
 #: Seconds between two surveys while a replica has to catch up.
 AGAIN = 0.02
@@ -40,6 +40,15 @@ class Mover(Protocol):
     def move_begins(self, old: NodeView, target: Address) -> None: ...
 
     def move_ended(self, old: NodeView, master: NodeView | None, why: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a switchover would do now: from `old` to `new`; `why` says why this one."""
+
+    old: Address
+    new: Address
+    why: str
 
 
 class _NotYet(Exception):
@@ -95,6 +104,20 @@ class Orders:
         self._news()
         return self._order.done
 
+    def plan(self, survey: Survey, to: Address | None) -> Plan:
+        """Whom a switchover would promote now, and nothing is done.
+
+        Raises what it would fail with, if nothing changed until its timeout.
+        """
+        decision = survey.decision
+        if not isinstance(decision, Follow):
+            raise NoMaster(f"there is no master: {decision.reason}")
+        try:
+            new, why = self._successor(survey, decision, to)
+        except _NotYet as excuse:
+            raise SwitchoverFailed(f"not now: {excuse}") from None
+        return Plan(decision.master, new.address, "as asked for" if to is not None else why)
+
     def stop(self) -> None:
         """Fail it with ServiceStopped."""
         order = self._order
@@ -114,7 +137,7 @@ class Orders:
             self._find_out(order, decision.master)
             return otherwise
         try:
-            target = self._successor(survey, decision, order.to)
+            target, _ = self._successor(survey, decision, order.to)
             self._catch_up(order, survey.views[decision.master], target)
         except _NotYet as excuse:
             order.excuse = str(excuse)
@@ -170,7 +193,10 @@ class Orders:
 
     # Whom to promote.
 
-    def _successor(self, survey: Survey, decision: Follow, to: Address | None) -> NodeView:
+    def _successor(
+        self, survey: Survey, decision: Follow, to: Address | None
+    ) -> tuple[NodeView, str]:
+        """The node, and why it is the best."""
         master = survey.views[decision.master]
         if not self._options.elect:
             raise SwitchoverFailed("elect=False: this client changes nothing on the servers")
@@ -191,7 +217,8 @@ class Orders:
                 excuses[address] = excuse
         fit = [survey.views[a] for a in ([to] if to else others) if a not in excuses]
         if fit:
-            return rank(fit).order[0]
+            ranking = rank(fit)
+            return ranking.order[0], ranking.why
         text = "; ".join(map(str, excuses.values()))
         if any(isinstance(excuse, _NotYet) for excuse in excuses.values()):
             raise _NotYet(text)

@@ -414,7 +414,9 @@ class NodePicture:
     """One node in the picture: who it is, how we stand with it, and its newest view if any.
 
     `lag` is in bytes behind the master's offset, None when unknown. `missing_rights` names what our
-    user may not do there and would have to for failovers, such as "SLAVEOF".
+    user may not do there and would have to for failovers, such as "SLAVEOF". `follows` is the
+    master that a replica names, `listeners` the number of clients that hear gossip there. What is
+    None is unknown.
     """
 
     address: Address
@@ -428,6 +430,10 @@ class NodePicture:
     follows: str = ""
     version: str = ""
     missing_rights: tuple[str, ...] = ()
+    syncing: bool = False
+    loading: bool = False
+    priority: int | None = None
+    listeners: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
