@@ -36,6 +36,11 @@ function arranged(cluster) {
     }
   };
   for (const node of masters) place(node, 0, null);
+  // Without any, the replicas still hang on the one that they have lost.
+  const lost = masters.length ? [] : cluster.nodes.filter(
+    (node) => !parentOf(node) && cluster.nodes.some((other) => parentOf(other) === node),
+  );
+  for (const node of lost) place(node, 0, null);
   // The rest follows nobody that is there: it stands below, without an arrow.
   for (const node of cluster.nodes) if (!parentOf(node)) place(node, 1, null);
   for (const node of cluster.nodes) place(node, 1, null);
@@ -43,7 +48,7 @@ function arranged(cluster) {
 }
 
 function lagWords({ node, parent }) {
-  if (node.status !== "up") return "not reached";
+  if (node.status !== "up") return parent ? "not reached" : "";
   if (node.link === "syncing") return "full resync";
   if (node.link === "down") return "link down";
   if (!parent) return "";
