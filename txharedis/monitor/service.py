@@ -25,7 +25,7 @@ def monitor_service(
     reactor: Any,
     *,
     http: str = DEFAULT_ENDPOINT,
-    token_file: str | None = None,
+    token: str | None = None,
     allow_hosts: Collection[str] = (),
     **options: object,
 ) -> MultiService:
@@ -37,7 +37,7 @@ def monitor_service(
     whole = MultiService()
     failover = FailoverService(nodes, reactor, **options)
     watcher = Watcher(reactor, failover)
-    http_server = _Http(reactor, watcher, http, token_file, allow_hosts)
+    http_server = _Http(reactor, watcher, http, token, allow_hosts)
     for part in (failover, watcher, http_server):
         part.setServiceParent(whole)
     return whole
@@ -51,13 +51,13 @@ class _Http(Service):
         reactor: Any,
         watcher: Watcher,
         endpoint: str,
-        token_file: str | None,
+        token: str | None,
         allow_hosts: Collection[str],
     ) -> None:
         self._reactor = reactor
         self._watcher = watcher
         self._endpoint = endpoint
-        self._token_file = token_file
+        self._token = token
         self._allow_hosts = allow_hosts
         self._log = ClientLog()
         self._listening: Deferred[Any] | None = None
@@ -70,7 +70,7 @@ class _Http(Service):
             self._reactor,
             self._watcher,
             self._endpoint,
-            token_file=self._token_file,
+            token=self._token,
             allow_hosts=self._allow_hosts,
         )
         self._listening.addCallbacks(self._bound, failures.append)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +15,7 @@ from werkzeug.routing import RequestRedirect
 
 from txharedis.log import ClientLog
 from txharedis.monitor import DEFAULT_ENDPOINT, probes
+from txharedis.monitor.actions import Actions, Refusal
 from txharedis.monitor.site import Door, Hosts, MonitorSite, answer
 from txharedis.monitor.streams import Streams
 from txharedis.monitor.watcher import Watcher
@@ -34,20 +35,20 @@ def serve(
     watcher: Watcher,
     endpoint: str = DEFAULT_ENDPOINT,
     *,
-    token_file: str | None = None,
+    token: str | None = None,
     allow_hosts: Collection[str] = (),
 ) -> Deferred[Any]:
     """Serve what the watcher knows on this endpoint (a text, as Twisted's serverFromString has it).
 
-    `token_file` names the file of the token that POST asks for, None for no POST; `allow_hosts` are
-    names beside localhost that a browser may call a server on a loopback address by. Fires with the
-    listening port, whose stopListening() ends all connections too; fails as the endpoint does when
-    it cannot listen. A text that is no endpoint raises ValueError.
+    `token` is the secret that POST asks for, None for no POST; `allow_hosts` are names beside
+    localhost that a browser may call a server on a loopback address by. Fires with the listening
+    port, whose stopListening() ends all connections too; fails as the endpoint does when it cannot
+    listen. A text that is no endpoint raises ValueError.
     """
     place = serverFromString(reactor, endpoint)
     streams = Streams(reactor, watcher)
     hosts = Hosts(allow_hosts)
-    app = make_app(watcher, streams, token_file=token_file)
+    app = make_app(watcher, streams, Actions(reactor, watcher.watched.client, token))
     listening: Deferred[Any] = place.listen(_Site(Door(app.resource(), hosts), reactor, streams))
 
     def bound(port: Any) -> Any:
@@ -72,7 +73,7 @@ class _Site(MonitorSite):
         super().stopFactory()
 
 
-def make_app(watcher: Watcher, streams: Streams, *, token_file: str | None = None) -> Klein:
+def make_app(watcher: Watcher, streams: Streams, actions: Actions) -> Klein:
     """All routes."""
     app = Klein()
     log = ClientLog()
@@ -80,6 +81,7 @@ def make_app(watcher: Watcher, streams: Streams, *, token_file: str | None = Non
     _add_page(app)
     _add_documents(app, streams)
     _add_probes(app, watcher)
+    _add_actions(app, actions)
     return app
 
 
@@ -196,6 +198,20 @@ def _add_probes(app: Klein, watcher: Watcher) -> None:
 
     for kind, check in probes.CHECKS.items():
         add(kind, check)
+
+
+def _add_actions(app: Klein, actions: Actions) -> None:
+    def add(name: str, act: Callable[[Any], Coroutine[Any, Any, dict[str, Any]]]) -> None:
+        @app.route(f"/{name}", methods=["POST"], endpoint=name)
+        async def posted(request: Any) -> bytes:
+            try:
+                return answer(request, 200, await act(request))
+            except Refusal as refusal:
+                body = {"error": refusal.why, "executed": refusal.executed}
+                return answer(request, refusal.code, body, **refusal.headers)
+
+    add("switchover", actions.switchover)
+    add("failover", actions.failover)
 
 
 def _parameter(request: Any, name: str) -> str | None:
