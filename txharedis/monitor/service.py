@@ -7,8 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txharedis.failover import FailoverService
@@ -62,10 +61,10 @@ class _Http(Service):
         self._log = ClientLog()
         self._listening: Deferred[Any] | None = None
         self._port: Any = None
+        self._trouble = ""
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
-        failures: list[Failure] = []
         self._listening = serve(
             self._reactor,
             self._watcher,
@@ -73,13 +72,9 @@ class _Http(Service):
             token=self._token,
             allow_hosts=self._allow_hosts,
         )
-        self._listening.addCallbacks(self._bound, failures.append)
-        for failure in failures:
-            if failure.check(CannotListenError, OSError):
-                raise SystemExit(
-                    f"haredis-monitor: --http={self._endpoint}: {failure.getErrorMessage()}"
-                )
-            failure.raiseException()
+        self._listening.addCallbacks(self._bound, self._not_bound)
+        if self._trouble:
+            raise SystemExit(f"haredis-monitor: {self._trouble}")
 
     def startService(self) -> None:
         super().startService()
@@ -91,6 +86,14 @@ class _Http(Service):
         if self._listening is not None:
             self._listening.cancel()
         return None if self._port is None else self._port.stopListening()
+
+    def _not_bound(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        self._trouble = f"--http={self._endpoint}: {failure.getErrorMessage()}"
+        if self._reactor.running:  # an endpoint that takes its time
+            self._log.error("haredis-monitor cannot serve: {why}", why=self._trouble)
+            self._reactor.stop()
 
     def _bound(self, port: Any) -> None:
         self._port = port
