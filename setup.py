@@ -62,6 +62,9 @@ setup(
     ],
     extras_require={
         "demo": [VALKEY],
+        "monitor": ["klein>=24.8", "prometheus_client>=0.20"],
+        "otel": ["opentelemetry-api>=1.25"],
+        "prometheus": ["prometheus_client>=0.20"],
         "tls": ["twisted[tls]>=24.7"],
         "dev": [
             VALKEY,
@@ -69,6 +72,9 @@ setup(
             "hypothesis>=6.100",
             "klein>=24.8",
             "mypy>=2.4,<2.5",
+            "opentelemetry-api>=1.25",
+            "opentelemetry-sdk>=1.25",
+            "prometheus_client>=0.20",
             "pytest>=8.2",
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.6",
