@@ -78,7 +78,7 @@ class Options(usage.Options):
         missing = [name for name in ("klein", "prometheus_client") if find_spec(name) is None]
         if missing:
             raise usage.UsageError(
-                f"not installed: {', '.join(missing)}; run  pip install \"txharedis[monitor]\""
+                f'not installed: {", ".join(missing)}; run  pip install "txharedis[monitor]"'
             )
         if self["config"] is not None:
             self._read_config(self["config"])

@@ -16,12 +16,14 @@ from werkzeug.routing import RequestRedirect
 from txharedis.log import ClientLog
 from txharedis.monitor import DEFAULT_ENDPOINT, probes
 from txharedis.monitor.actions import Actions, Refusal
+from txharedis.monitor.figures import Figures
 from txharedis.monitor.site import Door, Hosts, MonitorSite, answer
 from txharedis.monitor.streams import Streams
 from txharedis.monitor.watcher import Watcher
 
 __all__ = ["make_app", "serve"]
 
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -48,8 +50,14 @@ def serve(
     place = serverFromString(reactor, endpoint)
     streams = Streams(reactor, watcher)
     hosts = Hosts(allow_hosts)
-    app = make_app(watcher, streams, Actions(reactor, watcher.watched.client, token))
-    listening: Deferred[Any] = place.listen(_Site(Door(app.resource(), hosts), reactor, streams))
+    figures = Figures(watcher)
+    app = make_app(watcher, streams, figures, Actions(reactor, watcher.watched.client, token))
+
+    def close() -> None:
+        streams.close()
+        figures.close()
+
+    listening: Deferred[Any] = place.listen(_Site(Door(app.resource(), hosts), reactor, close))
 
     def bound(port: Any) -> Any:
         host = port.getHost()
@@ -57,29 +65,30 @@ def serve(
         return port
 
     def failed(failure: Failure) -> Failure:
-        streams.close()
+        close()
         return failure
 
     return listening.addCallbacks(bound, failed)
 
 
 class _Site(MonitorSite):
-    def __init__(self, door: Door, reactor: Any, streams: Streams) -> None:
+    def __init__(self, door: Door, reactor: Any, close: Callable[[], None]) -> None:
         super().__init__(door, reactor)
-        self._streams = streams
+        self._close = close
 
     def stopFactory(self) -> None:
-        self._streams.close()
+        self._close()
         super().stopFactory()
 
 
-def make_app(watcher: Watcher, streams: Streams, actions: Actions) -> Klein:
+def make_app(watcher: Watcher, streams: Streams, figures: Figures, actions: Actions) -> Klein:
     """All routes."""
     app = Klein()
     log = ClientLog()
     _add_errors(app, log)
     _add_page(app)
     _add_documents(app, streams)
+    _add_figures(app, figures)
     _add_probes(app, watcher)
     _add_actions(app, actions)
     return app
@@ -162,6 +171,12 @@ def _add_documents(app: Klein, streams: Streams) -> None:
         if not streams.add(request):
             return answer(request, 503, {"error": "too many pages listen already"})
         return Deferred()  # until the page is gone
+
+
+def _add_figures(app: Klein, figures: Figures) -> None:
+    @app.route("/metrics", methods=["GET"])
+    def told(request: Any) -> bytes:
+        return answer(request, 200, figures.text(), content_type=_PROMETHEUS)
 
 
 def _add_probes(app: Klein, watcher: Watcher) -> None:
