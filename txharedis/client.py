@@ -79,6 +79,12 @@ class Group(Protocol):
     @property
     def backlog(self) -> Backlog: ...
 
+    @property
+    def unavailable_seconds(self) -> float: ...
+
+    @property
+    def db(self) -> int: ...
+
     def inspect(self) -> Deferred[Any]: ...
 
     def rehearse(self) -> Deferred[Any]: ...
@@ -457,6 +463,20 @@ class HAClient(CommandMethods):
     def backlog(self) -> Backlog:
         """The commands on their way, their bytes, and how many were redispatched so far."""
         return self._group.backlog
+
+    @property
+    def unavailable_seconds(self) -> float:
+        """For how many seconds since its start this client could send commands to no master.
+
+        It includes the start itself, and an outage that is under way; it stands still when the
+        client has been closed.
+        """
+        return self._group.unavailable_seconds
+
+    @property
+    def db(self) -> int:
+        """The database that commands use now; `select(n)` changes it."""
+        return self._group.db
 
     def inspect(self) -> Deferred[Any]:
         """Ask every node that is up for its INFO now.

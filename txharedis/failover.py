@@ -273,6 +273,16 @@ class FailoverService(Service):
         pending = self._traffic.pending
         return Backlog(len(pending), pending.size, pending.redispatched)
 
+    @property
+    def unavailable_seconds(self) -> float:
+        """See HAClient.unavailable_seconds."""
+        return self._traffic.downtime.seconds
+
+    @property
+    def db(self) -> int:
+        """The database that is selected."""
+        return self._traffic.pending.db
+
     def inspect(self) -> Deferred[dict[Address, NodeReport]]:
         """See HAClient.inspect."""
         return inspect(self._group, self._reactor, self.options.survey_timeout)
@@ -354,6 +364,7 @@ class FailoverService(Service):
         if self.phase is not Phase.IDLE:
             raise RuntimeError(f"{self!r} cannot be started again: make a new one")
         self._started_at = self._reactor.seconds()
+        self._traffic.downtime.began()
         self._become(Phase.ORIENTATING)
         if len(self._group) == 2:
             self._log.warn(

@@ -25,7 +25,8 @@ _LONGEST_FILE = 64 * 1024
 class Options(usage.Options):
     """The options; a bad one is a UsageError that names it.
 
-    After parsing, `nodes` and `client_options` are what FailoverService takes.
+    After parsing, `nodes` and `client_options` are what FailoverService takes, and `token` is what
+    POST asks for.
     """
 
     longdesc = (
@@ -63,6 +64,7 @@ class Options(usage.Options):
         self["allow-host"] = []
         self.nodes: Any = []
         self.client_options: dict[str, Any] = {}
+        self.token: str | None = None
 
     def opt_node(self, value: str) -> None:
         """a node of the group, as host:port; once for each, or one URL redis://host:port?addr=..."""
@@ -76,7 +78,7 @@ class Options(usage.Options):
         missing = [name for name in ("klein", "prometheus_client") if find_spec(name) is None]
         if missing:
             raise usage.UsageError(
-                f'{" and ".join(missing)} is not installed: run  pip install "txharedis[monitor]"'
+                f'not installed: {", ".join(missing)}; run  pip install "txharedis[monitor]"'
             )
         if self["config"] is not None:
             self._read_config(self["config"])
@@ -86,7 +88,7 @@ class Options(usage.Options):
         _named("--node", self._check_client)
         self._check_endpoint()
         if self["token-file"] is not None:
-            _first_line("token-file", self["token-file"])
+            _named("--token-file", self._read_token)
         for name in self["allow-host"]:
             if not name or set(name) & set("/@ \t:") or not name.isprintable():
                 raise usage.UsageError(f"--allow-host={name!r} is not the name of a host")
@@ -159,6 +161,11 @@ class Options(usage.Options):
             options["debug_mode"] = True
         return options
 
+    def _read_token(self) -> None:
+        from txharedis.monitor.actions import read_token
+
+        self.token = read_token(self["token-file"])
+
     def _check_client(self) -> None:
         parsed = parse_nodes(self.nodes)
         ClientOptions.from_mapping({**parsed.options, **self.client_options}).fitted(
@@ -197,7 +204,8 @@ def _named(option: str, check: Callable[[], object]) -> None:
             if text.startswith((f"{name}=", f"{name}:")):
                 option = own
                 break
-        raise usage.UsageError(f"{option}: {text}") from None
+        named = text.startswith(option)
+        raise usage.UsageError(text if named else f"{option}: {text}") from None
 
 
 def _first_line(option: str, path: str) -> str:
@@ -221,7 +229,7 @@ def makeService(options: Options) -> MultiService:
         options.nodes,
         reactor,
         http=options["http"],
-        token_file=options["token-file"],
+        token=options.token,
         allow_hosts=options["allow-host"],
         **options.client_options,
     )

@@ -76,17 +76,23 @@ class History:
         while len(self._observed) > KEPT:
             del self._observed[min(self._observed)]
 
+    def records(self) -> tuple[FailoverRecord, ...]:
+        """All of them, newest first."""
+        return tuple(record for record, _ in self._all())
+
     def as_dict(self) -> dict[str, Any]:
         """As `GET /history` gives it."""
-        entries = [_entry(record, _TOLD) for record in self._told]
-        for record in self._observed.values():
-            entry = _entry(record, _OBSERVED)
-            if not record.why:
-                entry["outage"] = None  # whoever did it knows
-            entries.append(entry)
-        entries.sort(key=lambda entry: (entry["epoch"], entry["at"]), reverse=True)
-        return {"failovers": entries[:KEPT]}
+        return {"failovers": [_entry(record, seen) for record, seen in self._all()]}
+
+    def _all(self) -> list[tuple[FailoverRecord, str]]:
+        records = [(record, _TOLD) for record in self._told]
+        records += [(record, _OBSERVED) for record in self._observed.values()]
+        records.sort(key=lambda item: (item[0].epoch, item[0].at), reverse=True)
+        return records[:KEPT]
 
 
 def _entry(record: FailoverRecord, seen: str) -> dict[str, Any]:
-    return {**asdict(record), "planned": record.planned, "seen": seen}
+    entry = {**asdict(record), "planned": record.planned, "seen": seen}
+    if seen == _OBSERVED and not record.why:
+        entry["outage"] = None  # whoever did it knows
+    return entry

@@ -7,8 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from txharedis.failover import FailoverService
@@ -25,7 +24,7 @@ def monitor_service(
     reactor: Any,
     *,
     http: str = DEFAULT_ENDPOINT,
-    token_file: str | None = None,
+    token: str | None = None,
     allow_hosts: Collection[str] = (),
     **options: object,
 ) -> MultiService:
@@ -37,7 +36,7 @@ def monitor_service(
     whole = MultiService()
     failover = FailoverService(nodes, reactor, **options)
     watcher = Watcher(reactor, failover)
-    http_server = _Http(reactor, watcher, http, token_file, allow_hosts)
+    http_server = _Http(reactor, watcher, http, token, allow_hosts)
     for part in (failover, watcher, http_server):
         part.setServiceParent(whole)
     return whole
@@ -51,35 +50,31 @@ class _Http(Service):
         reactor: Any,
         watcher: Watcher,
         endpoint: str,
-        token_file: str | None,
+        token: str | None,
         allow_hosts: Collection[str],
     ) -> None:
         self._reactor = reactor
         self._watcher = watcher
         self._endpoint = endpoint
-        self._token_file = token_file
+        self._token = token
         self._allow_hosts = allow_hosts
         self._log = ClientLog()
         self._listening: Deferred[Any] | None = None
         self._port: Any = None
+        self._trouble = ""
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
-        failures: list[Failure] = []
         self._listening = serve(
             self._reactor,
             self._watcher,
             self._endpoint,
-            token_file=self._token_file,
+            token=self._token,
             allow_hosts=self._allow_hosts,
         )
-        self._listening.addCallbacks(self._bound, failures.append)
-        for failure in failures:
-            if failure.check(CannotListenError, OSError):
-                raise SystemExit(
-                    f"haredis-monitor: --http={self._endpoint}: {failure.getErrorMessage()}"
-                )
-            failure.raiseException()
+        self._listening.addCallbacks(self._bound, self._not_bound)
+        if self._trouble:
+            raise SystemExit(f"haredis-monitor: {self._trouble}")
 
     def startService(self) -> None:
         super().startService()
@@ -91,6 +86,14 @@ class _Http(Service):
         if self._listening is not None:
             self._listening.cancel()
         return None if self._port is None else self._port.stopListening()
+
+    def _not_bound(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        self._trouble = f"--http={self._endpoint}: {failure.getErrorMessage()}"
+        if self._reactor.running:  # an endpoint that takes its time
+            self._log.error("haredis-monitor cannot serve: {why}", why=self._trouble)
+            self._reactor.stop()
 
     def _bound(self, port: Any) -> None:
         self._port = port

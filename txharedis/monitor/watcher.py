@@ -12,6 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txharedis._version import __version__
+from txharedis.chronicle import FailoverRecord
+from txharedis.client import HAClient
 from txharedis.errors import HARedisError
 from txharedis.events import (
     Event,
@@ -55,6 +57,7 @@ class Watched(Protocol):
     """What is watched: a FailoverService."""
 
     options: Options
+    client: HAClient
 
     @property
     def phase(self) -> Any: ...
@@ -110,6 +113,15 @@ class Watcher(Service):
     def history(self) -> dict[str, Any]:
         """The failovers, as `GET /history` gives them."""
         return self._history.as_dict()
+
+    def records(self) -> tuple[FailoverRecord, ...]:
+        """The same, newest first."""
+        return self._history.records()
+
+    @property
+    def lag_seconds(self) -> Mapping[Address, float]:
+        """How far each replica is behind, where that is known."""
+        return self._seconds_behind
 
     def series(self) -> dict[str, Any]:
         """The newest samples, as `GET /series` gives them."""

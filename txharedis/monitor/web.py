@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -15,12 +15,15 @@ from werkzeug.routing import RequestRedirect
 
 from txharedis.log import ClientLog
 from txharedis.monitor import DEFAULT_ENDPOINT, probes
+from txharedis.monitor.actions import Actions, Refusal
+from txharedis.monitor.figures import Figures
 from txharedis.monitor.site import Door, Hosts, MonitorSite, answer
 from txharedis.monitor.streams import Streams
 from txharedis.monitor.watcher import Watcher
 
 __all__ = ["make_app", "serve"]
 
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -34,21 +37,27 @@ def serve(
     watcher: Watcher,
     endpoint: str = DEFAULT_ENDPOINT,
     *,
-    token_file: str | None = None,
+    token: str | None = None,
     allow_hosts: Collection[str] = (),
 ) -> Deferred[Any]:
     """Serve what the watcher knows on this endpoint (a text, as Twisted's serverFromString has it).
 
-    `token_file` names the file of the token that POST asks for, None for no POST; `allow_hosts` are
-    names beside localhost that a browser may call a server on a loopback address by. Fires with the
-    listening port, whose stopListening() ends all connections too; fails as the endpoint does when
-    it cannot listen. A text that is no endpoint raises ValueError.
+    `token` is the secret that POST asks for, None for no POST; `allow_hosts` are names beside
+    localhost that a browser may call a server on a loopback address by. Fires with the listening
+    port, whose stopListening() ends all connections too; fails as the endpoint does when it cannot
+    listen. A text that is no endpoint raises ValueError.
     """
     place = serverFromString(reactor, endpoint)
     streams = Streams(reactor, watcher)
     hosts = Hosts(allow_hosts)
-    app = make_app(watcher, streams, token_file=token_file)
-    listening: Deferred[Any] = place.listen(_Site(Door(app.resource(), hosts), reactor, streams))
+    figures = Figures(watcher)
+    app = make_app(watcher, streams, figures, Actions(reactor, watcher.watched.client, token))
+
+    def close() -> None:
+        streams.close()
+        figures.close()
+
+    listening: Deferred[Any] = place.listen(_Site(Door(app.resource(), hosts), reactor, close))
 
     def bound(port: Any) -> Any:
         host = port.getHost()
@@ -56,30 +65,32 @@ def serve(
         return port
 
     def failed(failure: Failure) -> Failure:
-        streams.close()
+        close()
         return failure
 
     return listening.addCallbacks(bound, failed)
 
 
 class _Site(MonitorSite):
-    def __init__(self, door: Door, reactor: Any, streams: Streams) -> None:
+    def __init__(self, door: Door, reactor: Any, close: Callable[[], None]) -> None:
         super().__init__(door, reactor)
-        self._streams = streams
+        self._close = close
 
     def stopFactory(self) -> None:
-        self._streams.close()
+        self._close()
         super().stopFactory()
 
 
-def make_app(watcher: Watcher, streams: Streams, *, token_file: str | None = None) -> Klein:
+def make_app(watcher: Watcher, streams: Streams, figures: Figures, actions: Actions) -> Klein:
     """All routes."""
     app = Klein()
     log = ClientLog()
     _add_errors(app, log)
     _add_page(app)
     _add_documents(app, streams)
+    _add_figures(app, figures)
     _add_probes(app, watcher)
+    _add_actions(app, actions)
     return app
 
 
@@ -162,6 +173,12 @@ def _add_documents(app: Klein, streams: Streams) -> None:
         return Deferred()  # until the page is gone
 
 
+def _add_figures(app: Klein, figures: Figures) -> None:
+    @app.route("/metrics", methods=["GET"])
+    def told(request: Any) -> bytes:
+        return answer(request, 200, figures.text(), content_type=_PROMETHEUS)
+
+
 def _add_probes(app: Klein, watcher: Watcher) -> None:
     def told(request: Any, found: probes.Answer) -> bytes:
         return answer(request, found.code, found.body)
@@ -196,6 +213,20 @@ def _add_probes(app: Klein, watcher: Watcher) -> None:
 
     for kind, check in probes.CHECKS.items():
         add(kind, check)
+
+
+def _add_actions(app: Klein, actions: Actions) -> None:
+    def add(name: str, act: Callable[[Any], Coroutine[Any, Any, dict[str, Any]]]) -> None:
+        @app.route(f"/{name}", methods=["POST"], endpoint=name)
+        async def posted(request: Any) -> bytes:
+            try:
+                return answer(request, 200, await act(request))
+            except Refusal as refusal:
+                body = {"error": refusal.why, "executed": refusal.executed}
+                return answer(request, refusal.code, body, **refusal.headers)
+
+    add("switchover", actions.switchover)
+    add("failover", actions.failover)
 
 
 def _parameter(request: Any, name: str) -> str | None:
