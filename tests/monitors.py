@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from tests.groups import answer
 from tests.support import eventually
 
-__all__ = ["Events", "Monitor", "Response", "fetch"]
+__all__ = ["Events", "Monitor", "Response", "exchange", "fetch", "raw"]
 
 ROOT = Path(__file__).resolve().parents[1]
 TWISTD = "from twisted.scripts.twistd import run; run()"
@@ -62,6 +62,12 @@ async def connect(port: int, protocol: Any) -> Any:
     return await answer(connectProtocol(endpoint, protocol))
 
 
+async def exchange(port: int, request: bytes) -> bytes:
+    """All that comes back on a connection of its own until the other side closes it."""
+    made = await connect(port, _Exchange(request))
+    return bytes(await answer(made.ended))
+
+
 async def fetch(
     port: int,
     path: str | bytes,
@@ -82,8 +88,7 @@ async def fetch(
 
 async def raw(port: int, request: bytes) -> Response:
     """What is answered to these bytes."""
-    exchange = await connect(port, _Exchange(request))
-    head, _, body = (await answer(exchange.ended)).partition(b"\r\n\r\n")
+    head, _, body = (await exchange(port, request)).partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     match = re.match(r"HTTP/1\.[01] (\d{3}) ", status + " ")
     assert match, head

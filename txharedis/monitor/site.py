@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, HTTPChannel
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
@@ -33,14 +34,13 @@ LARGEST_BODY = 16 * 1024
 MOST_CONNECTIONS = 800
 """More than all streams, and few enough to leave descriptors for the links to the servers."""
 
-_PHRASES = {413: b"Content Too Large", 414: b"URI Too Long", 421: b"Misdirected Request"}
 _IDLE = 30.0  # seconds after which a connection without a request is closed
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@]+)(?::[0-9]{1,5})?", re.ASCII)
 
 
 def answer(request: Any, code: int, body: object, **headers: str) -> bytes:
     """Set the code and the headers of an answer; returns the body: bytes as they are, else JSON."""
-    request.setResponseCode(code, _PHRASES.get(code))
+    request.setResponseCode(code, HTTPStatus(code).phrase.encode())
     kind = headers.pop("content_type", "application/json")
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request.setHeader("Content-Type", kind)
@@ -153,7 +153,10 @@ class _Channel(HTTPChannel):
         super().connectionLost(reason)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self.refuse(414, "the URL, or a header, is too long")
+        if self._receivedHeaderSize:
+            self.refuse(431, "a header is too long")
+        else:
+            self.refuse(414, f"the URL is longer than {LONGEST_URL} bytes")
 
     def refuse(self, code: int, why: str) -> None:
         """Answer without waiting for the rest of the request, and close."""
@@ -164,7 +167,7 @@ class _Channel(HTTPChannel):
             "Content-Length": str(len(body)),
             "Connection": "close",
         }
-        lines = [f"HTTP/1.1 {code} {_PHRASES.get(code, RESPONSES[code]).decode()}"]
+        lines = [f"HTTP/1.1 {code} {HTTPStatus(code).phrase}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         transport: Any = self.transport
         transport.write("\r\n".join([*lines, "", ""]).encode() + body)
