@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -140,16 +141,26 @@ class Browser:
             {"features": [{"name": name, "value": value} for name, value in features.items()]},
         )
 
-    async def _devtools(self, command: str, arguments: dict[str, Any]) -> None:
-        await deferToThread(self._driver.execute_cdp_cmd, command, arguments)
+    async def _devtools(self, command: str, arguments: dict[str, Any]) -> Any:
+        return await deferToThread(self._driver.execute_cdp_cmd, command, arguments)
 
-    async def screenshot(self, path: Path) -> None:
+    async def screenshot(self, path: Path, *, whole: bool = False) -> None:
+        """Write what is to be seen at the top of the page, or the whole page, as a PNG."""
         # Two frames: the charts are drawn again for another width.
         await self.run(
             "return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame("
             "() => setTimeout(done, 50))));"
         )
-        assert await deferToThread(self._driver.save_screenshot, str(path))
+        how: dict[str, Any] = {"format": "png"}
+        if whole:
+            width, height = await self.run(
+                "const { scrollWidth, scrollHeight } = document.documentElement;"
+                "return [scrollWidth, scrollHeight];"
+            )
+            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+            how |= {"captureBeyondViewport": True, "clip": clip}
+        image = await self._devtools("Page.captureScreenshot", how)
+        path.write_bytes(base64.b64decode(image["data"]))
 
     async def complaints(self) -> list[str]:
         """What the console has said since the last time, and what the page's policy forbade."""

@@ -26,7 +26,7 @@ NOTICED = 2.0
 
 FIRST_SAMPLE = """
 const slider = document.querySelector("#chart-writes [role=slider]");
-slider.focus();
+slider.focus({preventScroll: true});
 slider.dispatchEvent(new KeyboardEvent("keydown", {key: "Home", bubbles: true}));
 const first = slider.getAttribute("aria-valuetext");
 slider.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape", bubbles: true}));
@@ -239,9 +239,10 @@ async def test_screenshots(
         for name, size in (("desktop", DESKTOP), ("phone", PHONE)):
             for scheme in ("light", "dark"):
                 await browser.look(size, dark=scheme == "dark")
-                path = screenshots / f"{group[0].program.name}-{state}-{name}-{scheme}.png"
-                await browser.screenshot(path)
-                assert path.stat().st_size > 10_000
+                for part, whole in (("", False), ("-whole", True)):
+                    file = f"{group[0].program.name}-{state}-{name}-{scheme}{part}.png"
+                    await browser.screenshot(screenshots / file, whole=whole)
+                    assert (screenshots / file).stat().st_size > 10_000
 
     await taken("healthy")
     group[0].kill()

@@ -9,6 +9,7 @@ const GAP = { x: 24, y: 74, narrow: 30 };
 const PILL = 30;
 const INDENT = 30;
 const LETTERS = 22;
+const LETTER = 6.6; // the width of one, of the labels of arrows, about
 
 const LONGEST_ROLE = 30;
 
@@ -101,8 +102,11 @@ function nobody(x, y) {
 }
 
 function arrow(d, broken, label, x, y, anchor) {
+  const width = label.length * LETTER + 8;
   return svg("g", { class: `arrow${broken ? " broken" : ""}` },
     svg("path", { d, "marker-end": "url(#arrowhead)" }),
+    svg("rect", { x: anchor === "middle" ? x - width / 2 : x - 4, y: y - 13,
+      width: label ? width : 0, height: 18 }),
     svg("text", { x, y, "text-anchor": anchor }, label));
 }
 
