@@ -17,7 +17,9 @@ def check_installed(checkout: Path) -> None:
     assert home != checkout / "txharedis", home
     assert (home / "py.typed").is_file()
 
-    sources = {path.relative_to(checkout) for path in (checkout / "txharedis").rglob("*.py")}
+    package = checkout / "txharedis"
+    page = package.glob("monitor/page/*.*")
+    sources = {path.relative_to(checkout) for path in (*package.rglob("*.py"), *page)}
     missing = sorted(str(path) for path in sources if not (home.parent / path).is_file())
     assert not missing, f"not in the wheel: {missing}"
 
