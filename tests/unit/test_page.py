@@ -1,4 +1,4 @@
-"""The files of the status page: they load nothing from elsewhere, and never parse what they show."""
+"""The files of the status page: they load nothing from elsewhere, and parse nothing they show."""
 
 import re
 from html.parser import HTMLParser
