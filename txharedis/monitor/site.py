@@ -134,6 +134,10 @@ class _Request(Request):
         elif self._received - len(data) <= LARGEST_BODY:
             self._refuse(413, f"the body is longer than {LARGEST_BODY} bytes")
 
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._received <= LARGEST_BODY:  # otherwise it was answered
+            super().requestReceived(command, path, version)
+
     def _handleStar(self) -> None:
         self._refuse(400, "bad path")
 
