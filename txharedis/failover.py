@@ -47,7 +47,7 @@ from txharedis.events import (
 )
 from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
-from txharedis.inspection import NodeReport, inspect
+from txharedis.inspection import NodeReport, ask, inspect
 from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
 from txharedis.losses import LastWord, LastWords
@@ -273,6 +273,45 @@ class FailoverService(Service):
     def rehearse(self) -> Deferred[Rehearsal]:
         """See HAClient.rehearse."""
         return Deferred.fromCoroutine(self._look()).addCallback(rehearse)
+
+    def rehearse_switchover(self, to: object = None) -> Deferred[tuple[Address, str]]:
+        """Whom `switchover(to)` would promote now, and why; nothing is changed.
+
+        Fails with SwitchoverFailed or AccessDenied when it would not, NoMaster without one, and
+        InvalidOption when `to` is not one of the nodes.
+        """
+        return Deferred.fromCoroutine(self._rehearse_switchover(to))
+
+    async def _rehearse_switchover(self, to: object) -> tuple[Address, str]:
+        node = None if to is None else Address.parse(to)
+        if node is not None and all(node != known.address for known in self._group):
+            raise InvalidOption(f"to={node} is not one of the nodes")
+        survey = await self._look()
+        decision = survey.decision
+        if not isinstance(decision, Follow):
+            raise NoMaster("there is no master")
+        if self._single:
+            raise SwitchoverFailed("there is no other node")
+        if node == decision.master:
+            raise SwitchoverFailed(f"{node} is the master already")
+        found = self._orders.rehearse(survey, decision, node)
+        return found.order[0].address, found.why if node is None else "it was named"
+
+    def ask_nodes(self, *commands: Args) -> Deferred[dict[Address, list[Any]]]:
+        """Ask every node that is up the same, over the link that the client controls it by.
+
+        Fires with the raw replies by node, errors among them as values; nodes that do not answer
+        within `survey_timeout` are not in it. Not for what blocks, or changes that link.
+        """
+        return ask(self._group, commands, self.options.survey_timeout)
+
+    def look_at_rights(self) -> Deferred[Any]:
+        """Find on each node that is up which rights to elect are missing: `topology` tells.
+
+        Nothing is changed; what is missing shows in the servers' ACL LOG.
+        """
+        looks = [Deferred.fromCoroutine(node.look_at_rights()) for node in self._group]
+        return gatherResults(looks)
 
     def history(self) -> Deferred[tuple[FailoverRecord, ...]]:
         """See HAClient.history."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail
 
-from txharedis.election import Follow, majority, rank
+from txharedis.election import Follow, Ranking, majority, rank
 from txharedis.errors import (
     AccessDenied,
     HARedisError,
@@ -170,6 +170,16 @@ class Orders:
 
     # Whom to promote.
 
+    def rehearse(self, survey: Survey, decision: Follow, to: Address | None) -> Ranking:
+        """Whom a switchover would promote now, and why; SwitchoverFailed or AccessDenied, if none.
+
+        Nothing is asked and nothing is changed; whether this client may elect does not matter.
+        """
+        try:
+            return self._fit(survey, decision, to)
+        except _NotYet as excuse:
+            raise SwitchoverFailed(str(excuse)) from None
+
     def _successor(self, survey: Survey, decision: Follow, to: Address | None) -> NodeView:
         master = survey.views[decision.master]
         if not self._options.elect:
@@ -182,6 +192,11 @@ class Orders:
                 "rights are missing on a quorum of the nodes"
                 + (f": {', '.join(sorted(missing))}" if missing else "")
             )
+        return self._fit(survey, decision, to).order[0]
+
+    def _fit(self, survey: Survey, decision: Follow, to: Address | None) -> Ranking:
+        """Those that can be promoted, best first; it raises what keeps all of them from that."""
+        master = survey.views[decision.master]
         others = [n.address for n in self._group if n.address != master.address]
         excuses: dict[Address, Exception] = {}
         for address in others if to is None else [to]:
@@ -191,7 +206,7 @@ class Orders:
                 excuses[address] = excuse
         fit = [survey.views[a] for a in ([to] if to else others) if a not in excuses]
         if fit:
-            return rank(fit).order[0]
+            return rank(fit)
         text = "; ".join(map(str, excuses.values()))
         if any(isinstance(excuse, _NotYet) for excuse in excuses.values()):
             raise _NotYet(text)
