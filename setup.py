@@ -52,8 +52,9 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=find_packages(include=["txharedis", "txharedis.*"]),
-    package_data={"txharedis": ["py.typed"]},
+    # Twisted looks for plugins in every twisted/plugins, which must be no package of its own.
+    packages=[*find_packages(include=["txharedis", "txharedis.*"]), "twisted.plugins"],
+    package_data={"txharedis": ["py.typed"], "txharedis.monitor": ["page/*"]},
     install_requires=[
         "hiredis>=3.0",
         "twisted>=24.7",
@@ -61,6 +62,9 @@ setup(
     ],
     extras_require={
         "demo": [VALKEY],
+        "monitor": ["klein>=24.8", "prometheus_client>=0.20"],
+        "otel": ["opentelemetry-api>=1.25"],
+        "prometheus": ["prometheus_client>=0.20"],
         "tls": ["twisted[tls]>=24.7"],
         "dev": [
             VALKEY,
@@ -68,6 +72,9 @@ setup(
             "hypothesis>=6.100",
             "klein>=24.8",
             "mypy>=2.4,<2.5",
+            "opentelemetry-api>=1.25",
+            "opentelemetry-sdk>=1.25",
+            "prometheus_client>=0.20",
             "pytest>=8.2",
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.6",

@@ -88,25 +88,50 @@ class Chronicle:
             link.send([pack(("HSET", HISTORY_KEY, field, json.dumps(value)))], [NOBODY])
 
 
+_TEXT: tuple[type, ...] = (str,)
+_COUNT: tuple[type, ...] = (int, type(None))
+_SECONDS: tuple[type, ...] = (int, float, type(None))
+_TYPES: dict[str, tuple[type, ...]] = {
+    "epoch": (int,),
+    "at": (int, float),
+    **dict.fromkeys(("old", "new", "reason", "why"), _TEXT),
+    **dict.fromkeys(("outage", "old_offset_age"), _SECONDS),
+    **dict.fromkeys(("offset", "old_offset"), _COUNT),
+}
+
+
 def read_history(reply: object) -> tuple[FailoverRecord, ...]:
-    """The failovers, newest first, from HGETALL's reply; what cannot be read is left out."""
+    """The failovers, newest first, from HGETALL's reply.
+
+    What cannot be read is left out, and so is what a later version may have added.
+    """
     items = reply if isinstance(reply, list) else []
-    fields = dict(zip(items[::2], items[1::2], strict=False))
     records: list[FailoverRecord] = []
-    losses: dict[str, dict[str, Any]] = {}
-    for field, value in fields.items():
+    losses: dict[str, tuple[int, int | None]] = {}  # the epoch and the bytes, by node
+    for field, value in zip(items[::2], items[1::2], strict=False):
         try:
             name, entry = field.decode(), json.loads(value)
             if name.startswith("discarded:"):
-                losses[name.removeprefix("discarded:")] = entry
+                loss = _checked(entry, {"epoch": (int,), "count": _COUNT})
+                losses[name.removeprefix("discarded:")] = loss["epoch"], loss["count"]
             else:
-                records.append(FailoverRecord(**entry))
-        except (AttributeError, TypeError, ValueError):
+                records.append(FailoverRecord(**_checked(entry, _TYPES)))
+        except (AttributeError, LookupError, TypeError, ValueError):
             continue
     records.sort(key=lambda record: record.epoch, reverse=True)
     for number, record in enumerate(records):
-        loss = losses.get(record.old)
-        if loss is not None and record.epoch <= loss["epoch"]:
-            records[number] = replace(record, discarded=loss["count"])
-            del losses[record.old]  # that is the newest failover before it came back
+        epoch, count = losses.get(record.old, (-1, None))
+        if record.epoch <= epoch:
+            records[number] = replace(record, discarded=count)
+            del losses[record.old]  # that was the newest failover before it came back
     return tuple(records)
+
+
+def _checked(entry: object, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The fields of these names; raises a TypeError for another type."""
+    if not isinstance(entry, dict):
+        raise TypeError
+    for name in types.keys() & entry.keys():
+        if not isinstance(entry[name], types[name]) or isinstance(entry[name], bool):
+            raise TypeError
+    return {name: entry[name] for name in types if name in entry}

@@ -79,9 +79,17 @@ class Group(Protocol):
     @property
     def backlog(self) -> Backlog: ...
 
+    @property
+    def unavailable_seconds(self) -> float: ...
+
+    @property
+    def db(self) -> int: ...
+
     def inspect(self) -> Deferred[Any]: ...
 
     def rehearse(self) -> Deferred[Any]: ...
+
+    def rehearse_switchover(self, to: object = None) -> Deferred[Any]: ...
 
     def history(self) -> Deferred[Any]: ...
 
@@ -456,6 +464,20 @@ class HAClient(CommandMethods):
         """The commands on their way, their bytes, and how many were redispatched so far."""
         return self._group.backlog
 
+    @property
+    def unavailable_seconds(self) -> float:
+        """For how many seconds since its start this client could send commands to no master.
+
+        It includes the start itself, and an outage that is under way; it stands still when the
+        client has been closed.
+        """
+        return self._group.unavailable_seconds
+
+    @property
+    def db(self) -> int:
+        """The database that commands use now; `select(n)` changes it."""
+        return self._group.db
+
     def inspect(self) -> Deferred[Any]:
         """Ask every node that is up for its INFO now.
 
@@ -467,6 +489,13 @@ class HAClient(CommandMethods):
     def rehearse(self) -> Deferred[Any]:
         """What would happen if the master died now: fires with a txharedis.rehearsal.Rehearsal."""
         return self._group.rehearse()
+
+    def rehearse_switchover(self, to: object = None) -> Deferred[Any]:
+        """What `switchover(to)` would do now: fires with a txharedis.orders.Plan.
+
+        Nothing is changed. Fails with what the switchover would fail with, or wait for.
+        """
+        return self._group.rehearse_switchover(to)
 
     def history(self) -> Deferred[Any]:
         """The newest failovers of the group, newest first, as its servers keep them.

@@ -26,6 +26,7 @@ from txharedis.dispatch import Dispatch
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
+    HARedisError,
     InvalidOption,
     LinkLost,
     LockLost,
@@ -54,7 +55,7 @@ from txharedis.losses import LastWord, LastWords
 from txharedis.node import Node
 from txharedis.observers import Backlog, CommandObserver, Observers
 from txharedis.options import Options, Terms, check_seconds, parse_nodes
-from txharedis.orders import Orders
+from txharedis.orders import Orders, Plan
 from txharedis.pubsub.subscriptions import Subscriptions
 from txharedis.rehearsal import Rehearsal, rehearse
 from txharedis.rights import SUBSCRIBING, denied
@@ -238,17 +239,23 @@ class FailoverService(Service):
     def switchover(self, to: object = None, timeout: float = 10.0) -> Deferred[str]:
         """See HAClient.switchover."""
         try:
-            node = None if to is None else Address.parse(to)
             check_seconds("timeout", timeout)
-            if node is not None and all(node != known.address for known in self._group):
-                raise InvalidOption(f"to={node} is not one of the nodes")
         except InvalidOption as error:
             return fail(error)
+        node = self._movable(to)
+        return fail(node) if isinstance(node, Exception) else self._orders.add(node, timeout)
+
+    def _movable(self, to: object) -> Address | HARedisError | None:
+        """The node that is meant, None for any, or why the master cannot be moved at all."""
+        try:
+            node = None if to is None else Address.parse(to)
+        except InvalidOption as error:
+            return error
+        if node is not None and all(node != known.address for known in self._group):
+            return InvalidOption(f"to={node} is not one of the nodes")
         if self._stopped:
-            return fail(ServiceStopped("the service was stopped"))
-        if self._single:
-            return fail(SwitchoverFailed("there is no other node"))
-        return self._orders.add(node, timeout)
+            return ServiceStopped("the service was stopped")
+        return SwitchoverFailed("there is no other node") if self._single else node
 
     # What can be seen.
 
@@ -266,6 +273,16 @@ class FailoverService(Service):
         pending = self._traffic.pending
         return Backlog(len(pending), pending.size, pending.redispatched)
 
+    @property
+    def unavailable_seconds(self) -> float:
+        """See HAClient.unavailable_seconds."""
+        return self._traffic.downtime.seconds
+
+    @property
+    def db(self) -> int:
+        """The database that is selected."""
+        return self._traffic.pending.db
+
     def inspect(self) -> Deferred[dict[Address, NodeReport]]:
         """See HAClient.inspect."""
         return inspect(self._group, self._reactor, self.options.survey_timeout)
@@ -274,28 +291,13 @@ class FailoverService(Service):
         """See HAClient.rehearse."""
         return Deferred.fromCoroutine(self._look()).addCallback(rehearse)
 
-    def rehearse_switchover(self, to: object = None) -> Deferred[tuple[Address, str]]:
-        """Whom `switchover(to)` would promote now, and why; nothing is changed.
-
-        Fails with SwitchoverFailed or AccessDenied when it would not, NoMaster without one, and
-        InvalidOption when `to` is not one of the nodes.
-        """
-        return Deferred.fromCoroutine(self._rehearse_switchover(to))
-
-    async def _rehearse_switchover(self, to: object) -> tuple[Address, str]:
-        node = None if to is None else Address.parse(to)
-        if node is not None and all(node != known.address for known in self._group):
-            raise InvalidOption(f"to={node} is not one of the nodes")
-        survey = await self._look()
-        decision = survey.decision
-        if not isinstance(decision, Follow):
-            raise NoMaster("there is no master")
-        if self._single:
-            raise SwitchoverFailed("there is no other node")
-        if node == decision.master:
-            raise SwitchoverFailed(f"{node} is the master already")
-        found = self._orders.rehearse(survey, decision, node)
-        return found.order[0].address, found.why if node is None else "it was named"
+    def rehearse_switchover(self, to: object = None) -> Deferred[Plan]:
+        """See HAClient.rehearse_switchover."""
+        node = self._movable(to)
+        if isinstance(node, Exception):
+            return fail(node)
+        look = Deferred.fromCoroutine(self._look())
+        return look.addCallback(self._orders.plan, node)
 
     def ask_nodes(self, *commands: Args) -> Deferred[dict[Address, list[Any]]]:
         """Ask every node that is up the same, over the link that the client controls it by.
@@ -378,6 +380,7 @@ class FailoverService(Service):
         if self.phase is not Phase.IDLE:
             raise RuntimeError(f"{self!r} cannot be started again: make a new one")
         self._started_at = self._reactor.seconds()
+        self._traffic.downtime.began()
         self._become(Phase.ORIENTATING)
         if len(self._group) == 2:
             self._log.warn(

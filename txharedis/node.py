@@ -133,7 +133,8 @@ class Node:
         self.address = address
         self.status = Status.DIALLING
         self.reason = ""
-        self.view: NodeView | None = None
+        self._view: NodeView | None = None
+        self._seen_at = 0.0  # when the view was new
         self.identity: Identity | None = None
         self._reactor = reactor
         self._options = options
@@ -658,6 +659,16 @@ class Node:
         if set(names) != set(before):
             self._observer.rights_changed(self, [name for name in names if name not in before])
 
+    @property
+    def view(self) -> NodeView | None:
+        """The newest view of it, None while it is not up."""
+        return self._view
+
+    @view.setter
+    def view(self, view: NodeView | None) -> None:
+        self._view = view
+        self._seen_at = self._reactor.seconds()
+
     def picture(self, master: NodeView | None) -> NodePicture:
         """This node in the picture of the topology."""
         view = self.view
@@ -685,6 +696,7 @@ class Node:
             loading=view.loading,
             priority=None if view.blind else view.priority,
             listeners=None if view.blind else view.listeners,
+            seen_at=self._seen_at,
             group=view.group,
         )
 

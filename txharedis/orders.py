@@ -8,7 +8,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail
 
-from txharedis.election import Follow, Ranking, majority, rank
+from txharedis.election import Follow, majority, rank
 from txharedis.errors import (
     AccessDenied,
     HARedisError,
@@ -25,7 +25,7 @@ from txharedis.options import Options
 from txharedis.switchover import Switchover
 from txharedis.topology import Address, NodeView, Status
 
-__all__ = ["Mover", "Orders"]
+__all__ = ["Mover", "Orders", "Plan"]
 
 #: Seconds between two surveys while a replica has to catch up.
 AGAIN = 0.02
@@ -40,6 +40,15 @@ class Mover(Protocol):
     def move_begins(self, old: NodeView, target: Address) -> None: ...
 
     def move_ended(self, old: NodeView, master: NodeView | None, why: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a switchover would do now: from `old` to `new`; `why` says why this one."""
+
+    old: Address
+    new: Address
+    why: str
 
 
 class _NotYet(Exception):
@@ -95,6 +104,21 @@ class Orders:
         self._news()
         return self._order.done
 
+    def plan(self, survey: Survey, to: Address | None) -> Plan:
+        """Whom a switchover would promote now, and nothing is done.
+
+        Raises what it would fail with, if nothing changed until its timeout, whether or not this
+        client may elect.
+        """
+        decision = survey.decision
+        if not isinstance(decision, Follow):
+            raise NoMaster(f"there is no master: {decision.reason}")
+        try:
+            new, why = self._successor(survey, decision, to)
+        except _NotYet as excuse:
+            raise SwitchoverFailed(f"not now: {excuse}") from None
+        return Plan(decision.master, new.address, "as asked for" if to is not None else why)
+
     def stop(self) -> None:
         """Fail it with ServiceStopped."""
         order = self._order
@@ -114,7 +138,9 @@ class Orders:
             self._find_out(order, decision.master)
             return otherwise
         try:
-            target = self._successor(survey, decision, order.to)
+            if not self._options.elect:
+                raise SwitchoverFailed("elect=False: this client changes nothing on the servers")
+            target, _ = self._successor(survey, decision, order.to)
             self._catch_up(order, survey.views[decision.master], target)
         except _NotYet as excuse:
             order.excuse = str(excuse)
@@ -170,20 +196,11 @@ class Orders:
 
     # Whom to promote.
 
-    def rehearse(self, survey: Survey, decision: Follow, to: Address | None) -> Ranking:
-        """Whom a switchover would promote now, and why; SwitchoverFailed or AccessDenied, if none.
-
-        Nothing is asked and nothing is changed; whether this client may elect does not matter.
-        """
-        try:
-            return self._fit(survey, decision, to)
-        except _NotYet as excuse:
-            raise SwitchoverFailed(str(excuse)) from None
-
-    def _successor(self, survey: Survey, decision: Follow, to: Address | None) -> NodeView:
+    def _successor(
+        self, survey: Survey, decision: Follow, to: Address | None
+    ) -> tuple[NodeView, str]:
+        """The node, and why it is the best."""
         master = survey.views[decision.master]
-        if not self._options.elect:
-            raise SwitchoverFailed("elect=False: this client changes nothing on the servers")
         if to == master.address:
             raise SwitchoverFailed(f"{to} is the master already")
         if len(survey.controls) < majority(survey.nodes):
@@ -192,11 +209,6 @@ class Orders:
                 "rights are missing on a quorum of the nodes"
                 + (f": {', '.join(sorted(missing))}" if missing else "")
             )
-        return self._fit(survey, decision, to).order[0]
-
-    def _fit(self, survey: Survey, decision: Follow, to: Address | None) -> Ranking:
-        """Those that can be promoted, best first; it raises what keeps all of them from that."""
-        master = survey.views[decision.master]
         others = [n.address for n in self._group if n.address != master.address]
         excuses: dict[Address, Exception] = {}
         for address in others if to is None else [to]:
@@ -206,7 +218,8 @@ class Orders:
                 excuses[address] = excuse
         fit = [survey.views[a] for a in ([to] if to else others) if a not in excuses]
         if fit:
-            return rank(fit)
+            ranking = rank(fit)
+            return ranking.order[0], ranking.why
         text = "; ".join(map(str, excuses.values()))
         if any(isinstance(excuse, _NotYet) for excuse in excuses.values()):
             raise _NotYet(text)

@@ -415,8 +415,9 @@ class NodePicture:
 
     `lag` is in bytes behind the master's offset, None when unknown. `missing_rights` names what our
     user may not do there and would have to for failovers, such as "SLAVEOF". `follows` is the
-    master that a replica names, `listeners` the number of clients that hear gossip there, `group`
-    the id that it has of its group. What is None is unknown.
+    master that a replica names, `listeners` the number of clients that hear gossip there. `seen_at`
+    is the time of that view on the client's clock, `group` the id that it has of its group. What is
+    None is unknown.
     """
 
     address: Address
@@ -434,6 +435,7 @@ class NodePicture:
     loading: bool = False
     priority: int | None = None
     listeners: int | None = None
+    seen_at: float | None = None
     group: str = ""
 
 

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from txharedis.dedicated.links import DedicatedLinks
 from txharedis.delivery import Delivery
+from txharedis.downtime import Downtime
 from txharedis.errors import HARedisError, ServiceStopped
 from txharedis.group import Memory, NodeGroup
 from txharedis.interfaces import Args, Clock, Timer, pack
@@ -68,6 +69,7 @@ class Traffic:
         self.master: NodeView | None = None
         self.memory = Memory()
         self.lost_at: float | None = None
+        self.downtime = Downtime(clock)
         self._held_until = 0.0
         self._on_hold = False
         self._turned_away_at = -1.0
@@ -147,6 +149,8 @@ class Traffic:
         """The outage begins, unless it has already."""
         if self.lost_at is None:
             self.lost_at = self._clock.seconds()
+        if not self._stopped:
+            self.downtime.began()
 
     def open(self) -> None:
         """Let commands flow, if they may."""
@@ -156,6 +160,7 @@ class Traffic:
         node = self._group[self.master.address]
         self.pending.open(node)
         if not self.pending.held:  # the link may have been gone after all
+            self.downtime.ended()
             self.links.lead_to(node, "" if self._single else self.master.run_id)
         self._watch_lease()
         self._tell_ready()
@@ -262,6 +267,7 @@ class Traffic:
         """Fail everything with ServiceStopped; the links are to be dropped after this."""
         self._verdict = ServiceStopped("the service was stopped")
         self.master = None
+        self.downtime.ended()
         self.pending.stop(lambda executed: ServiceStopped("the service was stopped", executed))
         self.links.refuse(lambda: ServiceStopped("the service was stopped"))
         if self._lease_call is not None and self._lease_call.active():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import pytest_twisted
 
-from tests.groups import answer, until_settled
+from tests.groups import answer, promotions, until_settled
 from tests.servers.conftest import Watch
 from tests.support import eventually
+from txharedis import InvalidOption, ServiceStopped, SwitchoverFailed
 from txharedis.election import Elect, Wait
 from txharedis.events import HistoryDiscarded
 from txharedis.testing.servers import LocalServer
@@ -93,3 +95,40 @@ async def test_each_node_tells_of_itself(group: list[LocalServer], watch: Watch)
     assert int(report.info["connected_clients"]) > 0
     assert report.opcounter == 3
     assert 0 < report.took < 5
+
+
+@on_reactor
+async def test_what_a_switchover_would_do(group: list[LocalServer], watch: Watch) -> None:
+    client = watch(group).client
+    await answer(client.when_ready())
+
+    async def planned(to: object = None) -> Any:
+        return await answer(client.rehearse_switchover(to))
+
+    async def linked() -> bool:
+        try:
+            return bool(await planned())
+        except SwitchoverFailed:
+            return False
+
+    await eventually(linked)
+    plan = await planned()
+    assert str(plan.old) == client.master == group[0].address
+    assert str(plan.new) in {group[1].address, group[2].address}
+    assert plan.why
+    assert str((await planned(group[2].address)).new) == group[2].address
+    await group[1].call("CONFIG", "SET", "replica-priority", 0)
+    assert str((await planned()).new) == group[2].address
+    for to, why in (
+        (group[1].address, "has replica-priority 0"),
+        (group[0].address, "is the master already"),
+    ):
+        with pytest.raises(SwitchoverFailed, match=why):
+            await planned(to)
+    with pytest.raises(InvalidOption, match="not one of the nodes"):
+        await planned("127.0.0.1:1")
+    assert client.master == group[0].address
+    assert promotions(group) == 0
+    await client.disconnect()
+    with pytest.raises(ServiceStopped):
+        await planned()

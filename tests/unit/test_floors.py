@@ -20,11 +20,11 @@ FLOORS = [
     for floor in (
         "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
         "election losses commands _command_table replies rights scripts deadlines counter journal "
-        "observers reads.choice dedicated.waits pubsub.resyncs",
-        "protocol factory pending methods pipeline alarm "
+        "observers downtime reads.choice dedicated.waits pubsub.resyncs",
+        "protocol factory pending methods pipeline alarm outcomes "
         "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",
-        "node lock gossip client delivery chronicle pubsub.subscriber pubsub.continuity",
+        "node lock gossip client delivery chronicle tally pubsub.subscriber pubsub.continuity",
         "group inspection dedicated.links reads.replicas reads.read pubsub.seat pubsub.handover",
         "campaign switchover orders traffic rehearsal "
         "reads.reading pubsub.seating pubsub.subscriptions dedicated.blocking "

