@@ -22,7 +22,7 @@ def check_endpoint(reactor: Any, endpoint: str) -> None:
     """Raise NoPage when there is nothing to serve it with, or no such endpoint."""
     missing = [name for name in ("klein", "prometheus_client") if find_spec(name) is None]
     if missing:
-        raise NoPage(f'{" and ".join(missing)} needed: run  pip install "txharedis[monitor]"')
+        raise NoPage(f'not installed: {", ".join(missing)}; run  pip install "txharedis[monitor]"')
     try:
         serverFromString(reactor, endpoint)
     except (ValueError, TypeError, LookupError, OSError) as error:
