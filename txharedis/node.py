@@ -614,6 +614,11 @@ class Node:
         """Look at the rights again with the next survey: something was denied."""
         self._rights_due = 0.0
 
+    async def look_at_rights(self) -> None:
+        """Find which of the rights to elect are missing, now; `missing_rights` tells."""
+        if self.control is not None and self.status is Status.UP:
+            await self._look_at_rights(self.control)
+
     async def _look_at_rights(self, control: NodeProtocol) -> None:
         """Find which rights are missing, without using any."""
         if self._in_transaction:
@@ -692,6 +697,7 @@ class Node:
             priority=None if view.blind else view.priority,
             listeners=None if view.blind else view.listeners,
             seen_at=self._seen_at,
+            group=view.group,
         )
 
 

@@ -416,7 +416,8 @@ class NodePicture:
     `lag` is in bytes behind the master's offset, None when unknown. `missing_rights` names what our
     user may not do there and would have to for failovers, such as "SLAVEOF". `follows` is the
     master that a replica names, `listeners` the number of clients that hear gossip there. `seen_at`
-    is the time of that view on the client's clock. What is None is unknown.
+    is the time of that view on the client's clock, `group` the id that it has of its group. What is
+    None is unknown.
     """
 
     address: Address
@@ -435,6 +436,7 @@ class NodePicture:
     priority: int | None = None
     listeners: int | None = None
     seen_at: float | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,18 +198,36 @@ def test_rights_matter_to_who_elects() -> None:
 
 def test_no_master_says_why() -> None:
     down = [picture(a, status=Status.REFUSED, reason="gone", role=None) for a in (A, B)]
-    found = state(*down, master=None, said=reports(a={}, b={}), reason="no quorum, says the client")
+    found = state(*down, master=None, said=reports(a={}, b={}), reason="MASTER h:1 is down")
     assert found["state"] == NO_MASTER
     assert found["master"] is None
     assert not found["quorum_ok"]
     assert found["why"] == [
-        "no quorum, says the client",
+        "MASTER h:1 is down",
         "no quorum: 1 of 3 nodes are up, 2 needed",
         "h:1 is refused: gone",
         "h:2 is refused: gone",
     ]
     assert found["nodes"][0]["offset"] is found["nodes"][0]["lag_bytes"] is None
     assert state(master=None)["why"] == ["no node is followed as the master"]
+    found = state(*down, master=None, said=reports(a={}, b={}), reason="no quorum: it says why")
+    assert found["why"][:2] == ["no quorum: it says why", "h:1 is refused: gone"]
+
+
+def test_without_a_master_the_nodes_tell_of_their_group() -> None:
+    nodes = (picture(B, epoch=11, group="old"), picture(C, group="g2"))
+    found = cluster_state(
+        Topology(quorum=2, nodes=nodes), {}, phase="orientating", elects=False, version="", at=0.0
+    )
+    assert (found["epoch"], found["group"]) == (12, "g2")
+
+
+def test_a_master_without_a_quorum_is_none_to_write_to() -> None:
+    down = [picture(a, status=Status.SILENT, role=None) for a in (B, C)]
+    found = state(*down, said=reports(b={}, c={}))
+    assert found["state"] == NO_MASTER
+    assert found["master"] == "h:1"
+    assert found["why"][0] == "no quorum: 1 of 3 nodes are up, 2 needed"
 
 
 def test_a_server_with_two_addresses_counts_once() -> None:

@@ -62,6 +62,9 @@ def cluster_state(
         asked=bool(reports),
     )
     heard = [p.listeners for p in topology.nodes if p.listeners is not None]
+    # A client that has not followed a master yet knows of its group what the nodes say.
+    newest = max(topology.nodes, key=lambda picture: picture.epoch, default=None)
+    known = topology if topology.epoch or newest is None else newest
     return {
         "version": version,
         "at": at,
@@ -69,8 +72,8 @@ def cluster_state(
         "why": list(health_now.why),
         "phase": phase,
         "master": None if topology.master is None else str(topology.master),
-        "epoch": topology.epoch,
-        "group": topology.group,
+        "epoch": known.epoch,
+        "group": known.group,
         "quorum": topology.quorum,
         "quorum_ok": quorum_ok,
         "elects": elects,
@@ -92,14 +95,19 @@ def health(
 ) -> Health:
     """How the group is, by its nodes as they stand in `cluster_state`, and why.
 
+    Without a quorum there is no master to write to, whatever one of the nodes says of itself.
     `asked` tells whether the nodes were asked for their INFO: one that gave none is named then.
     """
     why = [sentence for node in nodes for sentence in _troubles(node, master, elects, asked)]
     up = sum(node["status"] == Status.UP.value for node in nodes)
-    if not quorum_ok:
+    if master is None and not reason:
+        reason = "no node is followed as the master"
+    if not quorum_ok and not reason.startswith("no quorum"):
         why.insert(0, f"no quorum: {up} of {len(nodes)} nodes are up, {quorum} needed")
     if master is None:
-        return Health(NO_MASTER, (reason or "no node is followed as the master", *why))
+        why.insert(0, reason)
+    if master is None or not quorum_ok:
+        return Health(NO_MASTER, tuple(why))
     return Health(DEGRADED if why else HEALTHY, tuple(why))
 
 

@@ -35,7 +35,10 @@ MOST_CONNECTIONS = 800
 """More than all streams, and few enough to leave descriptors for the links to the servers."""
 
 _IDLE = 30.0  # seconds after which a connection without a request is closed
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@]+)(?::[0-9]{1,5})?", re.ASCII)
+_LABEL = rb"[A-Za-z0-9_-]{1,63}"
+_HOST = re.compile(
+    rb"(\[[0-9A-Fa-f:.%]{1,60}\]|" + _LABEL + rb"(?:\." + _LABEL + rb"){0,126}\.?)(?::[0-9]{1,5})?"
+)
 
 
 def answer(request: Any, code: int, body: object, **headers: str) -> bytes:
@@ -102,10 +105,10 @@ class Door(Resource):
 
     def _refusal(self, request: Any) -> tuple[int, str] | None:
         hosts = request.requestHeaders.getRawHeaders(b"host") or [None]
-        if len(hosts) > 1 or not self._hosts.accepts(hosts[0]):
-            return 421, "this Host is not served here; --allow-host NAME adds a name"
-        if hosts[0] is not None and _HOST.fullmatch(hosts[0]) is None:
+        if len(hosts) > 1 or (hosts[0] is not None and _HOST.fullmatch(hosts[0]) is None):
             return 400, "bad Host"
+        if not self._hosts.accepts(hosts[0]):
+            return 421, "this Host is not served here; --allow-host NAME adds a name"
         if len(request.uri) > LONGEST_URL:
             return 414, f"the URL is longer than {LONGEST_URL} bytes"
         if not request.method.isalpha() or not request.method.isascii():
@@ -130,6 +133,10 @@ class _Request(Request):
             super().handleContentChunk(data)
         elif self._received - len(data) <= LARGEST_BODY:
             self._refuse(413, f"the body is longer than {LARGEST_BODY} bytes")
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._received <= LARGEST_BODY:  # otherwise it was answered
+            super().requestReceived(command, path, version)
 
     def _handleStar(self) -> None:
         self._refuse(400, "bad path")

@@ -275,8 +275,9 @@ class Watcher(Service):
                 self._failover = {**self._failover, "step": event.step}
             case FailoverEnded():
                 self._failover = None
-                self._history.ended(event, now)
-                self._news_of_history()
+                if event.master is not None:
+                    self._history.ended(event, now)
+                    self._news_of_history()
             case MasterChanged():
                 self._reason = ""
                 self._history.changed(event, now)
