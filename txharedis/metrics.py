@@ -313,7 +313,7 @@ class _Samples:
     def _of_commands(self) -> Iterator[Sample]:
         for name, record in sorted(self._commands.of.copy().items()):
             command = {"command": name}
-            for result, count in sorted(record.results.copy().items()):
+            for result, count in record.results.items():
                 yield "haredis_commands_total", command | {"result": result}, count
             yield "haredis_command_duration_seconds", command, record.seconds
         backlog = self._client.backlog

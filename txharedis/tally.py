@@ -22,6 +22,7 @@ from txharedis.events import (
 )
 from txharedis.interfaces import Args
 from txharedis.outcomes import (
+    COMMAND_RESULTS,
     FAILOVER_REASONS,
     FAILOVER_RESULTS,
     SUCCESS,
@@ -66,7 +67,8 @@ class _Command:
     __slots__ = ("results", "seconds")
 
     def __init__(self) -> None:
-        self.results = {SUCCESS: 0}
+        # All from the start: a rate cannot see how a series begins.
+        self.results = dict.fromkeys(COMMAND_RESULTS, 0)
         self.seconds = Histogram(OF_COMMANDS)
 
 
@@ -88,8 +90,7 @@ class CommandTally:
 
         def ended(outcome: object) -> None:
             record.seconds.add(clock() - began)
-            word, results = result_of(outcome), record.results
-            results[word] = results.get(word, 0) + 1
+            record.results[result_of(outcome)] += 1
 
         return ended
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -14,12 +13,29 @@ from twisted.python import usage
 
 from txharedis.errors import InvalidOption
 from txharedis.monitor import DEFAULT_ENDPOINT
+from txharedis.monitor.config import read_config
 from txharedis.options import Options as ClientOptions
 from txharedis.options import parse_nodes
 
 __all__ = ["Options", "makeService"]
 
-_LONGEST_FILE = 64 * 1024
+_LONGEST_LINE = 4096
+_FLAGS = ("no-elect", "tls", "verbose")
+#: What only the file can say of the client.
+_OF_THE_CLIENT = (
+    *("db", "adopt", "tune-nodes"),
+    *("connect-timeout", "survey-timeout", "heartbeat", "down-after", "lock-time"),
+)
+#: The client's names for our options.
+_CLIENTS_NAMES = {
+    "user": "username",
+    "password-file": "password",
+    "db-num": "haredis_db_num",
+    "tls-ca-file": "tls_ca_file",
+    "tls-cert-file": "tls_cert_file",
+    "tls-key-file": "tls_key_file",
+    "tls": "tls",
+}
 
 
 class Options(usage.Options):
@@ -33,8 +49,8 @@ class Options(usage.Options):
         "Watches a group of Redis or Valkey servers, takes part in their failovers, and serves a"
         " status page, probes and metrics. The nodes are also read from the environment variable"
         " HAREDIS_NODES (separated by spaces or commas, or one URL), the password from"
-        " HAREDIS_PASSWORD; an option on the command line wins over the file of --config, and that"
-        " over the environment."
+        " HAREDIS_PASSWORD. The command line wins over the environment, and that over the file of"
+        " --config."
     )
     optParameters = (
         ["http", None, None, f"where to serve: a Twisted endpoint [default: {DEFAULT_ENDPOINT}]"],
@@ -65,6 +81,7 @@ class Options(usage.Options):
         self.nodes: Any = []
         self.client_options: dict[str, Any] = {}
         self.token: str | None = None
+        self._file: dict[str, Any] = {}
 
     def opt_node(self, value: str) -> None:
         """a node of the group, as host:port; once for each, or one URL redis://host:port?addr=..."""
@@ -81,8 +98,8 @@ class Options(usage.Options):
                 f'not installed: {", ".join(missing)}; run  pip install "txharedis[monitor]"'
             )
         if self["config"] is not None:
-            self._read_config(self["config"])
-        self["http"] = self["http"] or DEFAULT_ENDPOINT
+            _named("--config", self._read_config)
+        self["http"] = self["http"] or self._file.get("http") or DEFAULT_ENDPOINT
         self.nodes = self._given_nodes()
         self.client_options = self._given_options()
         _named("--node", self._check_client)
@@ -93,42 +110,22 @@ class Options(usage.Options):
             if not name or set(name) & set("/@ \t:") or not name.isprintable():
                 raise usage.UsageError(f"--allow-host={name!r} is not the name of a host")
 
-    def _read_config(self, path: str) -> None:
-        try:
-            with open(path, "rb") as file:
-                given = tomllib.loads(file.read(_LONGEST_FILE + 1)[:_LONGEST_FILE].decode())
-        except (OSError, ValueError) as error:
-            raise usage.UsageError(f"--config={path!r}: {error}") from None
-        lists = ("node", "allow-host")
-        flags = tuple(str(flag[0]) for flag in self.optFlags)
-        texts = tuple(str(known[0]) for known in self.optParameters if known[0] != "config")
-        for name, value in given.items():
-            where = f"--config={path!r}: {name}"
-            if name in lists:
-                items = [value] if isinstance(value, str) else value
-                if not isinstance(items, list) or not all(isinstance(i, str) for i in items):
-                    raise usage.UsageError(f"{where} is not a list of texts")
-                self[name] = self[name] or items
-            elif name in flags:
-                if not isinstance(value, bool):
-                    raise usage.UsageError(f"{where} is neither true nor false")
-                self[name] = self[name] or int(value)
-            elif name in texts:
-                if not isinstance(value, int if name == "db-num" else str) or value is True:
-                    raise usage.UsageError(
-                        f"{where} is not {'an integer' if name == 'db-num' else 'a text'}"
-                    )
-                if self[name] is None:
-                    self[name] = str(value)
-            else:
-                known = ", ".join(sorted((*lists, *flags, *texts)))
-                raise usage.UsageError(f"--config={path!r}: unknown key {name!r} (known: {known})")
+    def _read_config(self) -> None:
+        self._file = read_config(self["config"])
+        for name, value in self._file.items():
+            # Nodes and credentials: the environment wins over the file.
+            if name in ("allow-host", "token-file", *_FLAGS):
+                self[name] = self[name] or value
 
     def _given_nodes(self) -> Any:
-        name, given = "--node", self["node"]
-        if not given:
-            name, given = "HAREDIS_NODES", os.environ.get("HAREDIS_NODES", "").strip()
-            given = [given] if "://" in given else given.replace(",", " ").split()
+        text = os.environ.get("HAREDIS_NODES", "").strip()
+        sources = (
+            ("--node", self["node"]),
+            # A URL may have commas of its own.
+            ("HAREDIS_NODES", [text] if "://" in text else text.replace(",", " ").split()),
+            (f"--config={self['config']!r}: node", self._file.get("node", [])),
+        )
+        name, given = next((source for source in sources if source[1]), ("", []))
         if not given:
             raise usage.UsageError("--node is missing: name every node of the group")
         if name == "--node" and any("@" in node for node in given):
@@ -141,22 +138,29 @@ class Options(usage.Options):
         return nodes
 
     def _given_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"elect": not self["no-elect"]}
-        if self["user"] is not None:
-            options["username"] = self["user"]
-        if self["password-file"] is not None:
-            options["password"] = _first_line("password-file", self["password-file"])
-        elif os.environ.get("HAREDIS_PASSWORD"):
-            options["password"] = os.environ["HAREDIS_PASSWORD"]
-        for name in ("tls-ca-file", "tls-cert-file", "tls-key-file"):
-            if self[name] is not None:
-                options[name.replace("-", "_")] = self[name]
+        file = self._file
+        options: dict[str, Any] = {
+            name.replace("-", "_"): file[name] for name in _OF_THE_CLIENT if name in file
+        }
+        options["elect"] = not self["no-elect"]
+        password_file = self["password-file"]
+        password = os.environ.get("HAREDIS_PASSWORD")
+        if password_file is None and not password:
+            password_file = file.get("password-file")
+        if password_file is not None:
+            password = _first_line("password-file", password_file)
+        if password:
+            options["password"] = password
+        for name in ("user", "tls-ca-file", "tls-cert-file", "tls-key-file", "db-num"):
+            value = file.get(name) if self[name] is None else self[name]
+            if value is not None:
+                options[_CLIENTS_NAMES.get(name, name.replace("-", "_"))] = value
+        number = str(options.get("haredis_db_num", 15))
+        if not number.isdecimal() or int(number) > 62:
+            raise usage.UsageError(f"--db-num={number!r} is not a number from 0 to 62")
+        options["haredis_db_num"] = int(number)
         if self["tls"]:
             options["tls"] = True
-        if self["db-num"] is not None:
-            if not self["db-num"].isdecimal() or int(self["db-num"]) > 62:
-                raise usage.UsageError(f"--db-num={self['db-num']!r} is not a number from 0 to 62")
-            options["haredis_db_num"] = int(self["db-num"])
         if self["verbose"]:
             options["debug_mode"] = True
         return options
@@ -183,27 +187,15 @@ class Options(usage.Options):
             ) from None
 
 
-_OWN_NAMES = {
-    "username": "--user",
-    "password": "--password-file",
-    "haredis_db_num": "--db-num",
-    "tls_ca_file": "--tls-ca-file",
-    "tls_cert_file": "--tls-cert-file",
-    "tls_key_file": "--tls-key-file",
-    "tls": "--tls",
-}
-
-
 def _named(option: str, check: Callable[[], object]) -> None:
     """Run a check of the client's options: its InvalidOption becomes a UsageError."""
     try:
         check()
     except InvalidOption as error:
         text = str(error)
-        for name, own in _OWN_NAMES.items():
+        for own, name in _CLIENTS_NAMES.items():
             if text.startswith((f"{name}=", f"{name}:")):
-                option = own
-                break
+                option = f"--{own}"
         named = text.startswith(option)
         raise usage.UsageError(text if named else f"{option}: {text}") from None
 
@@ -211,7 +203,7 @@ def _named(option: str, check: Callable[[], object]) -> None:
 def _first_line(option: str, path: str) -> str:
     try:
         with open(path, encoding="utf-8") as lines:
-            line = lines.readline(_LONGEST_FILE).rstrip("\r\n")
+            line = lines.readline(_LONGEST_LINE).rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise usage.UsageError(f"--{option}={path!r}: {error}") from None
     if not line:

@@ -34,7 +34,8 @@ def monitor_service(
     txharedis.monitor.web.serve. A bad node or option raises InvalidOption.
     """
     whole = MultiService()
-    failover = FailoverService(nodes, reactor, **options)
+    # It writes nothing, so it needs no journal, and no rights for one.
+    failover = FailoverService(nodes, reactor, **{"delivery": "at-most-once", **options})
     watcher = Watcher(reactor, failover)
     http_server = _Http(reactor, watcher, http, token, allow_hosts)
     for part in (failover, watcher, http_server):

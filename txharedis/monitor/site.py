@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -34,12 +35,15 @@ MOST_CONNECTIONS = 800
 """More than all streams, and few enough to leave descriptors for the links to the servers."""
 
 _IDLE = 30.0  # seconds after which a connection without a request is closed
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@]+)(?::[0-9]{1,5})?", re.ASCII)
+_LABEL = rb"[A-Za-z0-9_-]{1,63}"
+_HOST = re.compile(
+    rb"(\[[0-9A-Fa-f:.%]{1,60}\]|" + _LABEL + rb"(?:\." + _LABEL + rb"){0,126}\.?)(?::[0-9]{1,5})?"
+)
 
 
 def answer(request: Any, code: int, body: object, **headers: str) -> bytes:
     """Set the code and the headers of an answer; returns the body: bytes as they are, else JSON."""
-    request.setResponseCode(code)
+    request.setResponseCode(code, HTTPStatus(code).phrase.encode())
     kind = headers.pop("content_type", "application/json")
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request.setHeader("Content-Type", kind)
@@ -101,10 +105,10 @@ class Door(Resource):
 
     def _refusal(self, request: Any) -> tuple[int, str] | None:
         hosts = request.requestHeaders.getRawHeaders(b"host") or [None]
-        if len(hosts) > 1 or not self._hosts.accepts(hosts[0]):
-            return 421, "this Host is not served here; --allow-host NAME adds a name"
-        if hosts[0] is not None and _HOST.fullmatch(hosts[0]) is None:
+        if len(hosts) > 1 or (hosts[0] is not None and _HOST.fullmatch(hosts[0]) is None):
             return 400, "bad Host"
+        if not self._hosts.accepts(hosts[0]):
+            return 421, "this Host is not served here; --allow-host NAME adds a name"
         if len(request.uri) > LONGEST_URL:
             return 414, f"the URL is longer than {LONGEST_URL} bytes"
         if not request.method.isalpha() or not request.method.isascii():
@@ -128,8 +132,18 @@ class _Request(Request):
         if self._received <= LARGEST_BODY:
             super().handleContentChunk(data)
         elif self._received - len(data) <= LARGEST_BODY:
-            channel: Any = self.channel
-            channel.refuse(b"413 Content Too Large")
+            self._refuse(413, f"the body is longer than {LARGEST_BODY} bytes")
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._received <= LARGEST_BODY:  # otherwise it was answered
+            super().requestReceived(command, path, version)
+
+    def _handleStar(self) -> None:
+        self._refuse(400, "bad path")
+
+    def _refuse(self, code: int, why: str) -> None:
+        channel: Any = self.channel
+        channel.refuse(code, why)
 
 
 class _Channel(HTTPChannel):
@@ -146,18 +160,28 @@ class _Channel(HTTPChannel):
         super().connectionLost(reason)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self.refuse(b"414 URI Too Long")
+        if self._receivedHeaderSize:
+            self.refuse(431, "a header is too long")
+        else:
+            self.refuse(414, f"the URL is longer than {LONGEST_URL} bytes")
 
-    def refuse(self, status: bytes) -> None:
-        """Answer with this status alone, and close."""
-        head = [b"HTTP/1.1 " + status, b"Content-Length: 0", b"Connection: close"]
-        head += [f"{name}: {value}".encode() for name, value in HEADERS.items()]
+    def refuse(self, code: int, why: str) -> None:
+        """Answer without waiting for the rest of the request, and close."""
+        body = json.dumps({"error": why}).encode()
+        headers = {
+            **HEADERS,
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+        }
+        lines = [f"HTTP/1.1 {code} {HTTPStatus(code).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         transport: Any = self.transport
-        transport.write(b"\r\n".join(head) + b"\r\n\r\n")
+        transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         self.loseConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self.refuse(b"400 Bad Request")
+        self.refuse(400, "this is no HTTP request")
 
 
 class MonitorSite(Site):

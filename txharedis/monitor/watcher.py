@@ -275,24 +275,28 @@ class Watcher(Service):
                 self._failover = {**self._failover, "step": event.step}
             case FailoverEnded():
                 self._failover = None
-                self._history.ended(event, now)
-                self._news_of_history()
+                if event.master is not None:
+                    self._history.ended(event, now)
+                    self._news_of_history()
             case MasterChanged():
                 self._reason = ""
                 self._history.changed(event, now)
                 self._news_of_history()
+                self.reports = {}  # what they said of their roles is over
+                self._show_at_once()
+                return
             case HistoryDiscarded():
                 self._news_of_history()
             case Waiting() | Refused():
                 self._reason = event.reason
         if self._soon is None or not self._soon.active():
-            self._soon = self._clock.callLater(_SOON, self._show_soon)
+            self._soon = self._clock.callLater(_SOON, self._show_at_once)
 
     def _news_of_history(self) -> None:
         self._eager_until = self._now + _HISTORY_EAGER
         self._tell("history", self.history())
 
-    def _show_soon(self) -> None:
+    def _show_at_once(self) -> None:
         try:
             self._show()
             if self._now <= self._eager_until:

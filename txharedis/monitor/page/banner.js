@@ -43,21 +43,20 @@ function drawSign(name, label) {
 export function masterSince(cluster, failovers, samples) {
   const newest = failovers[0];
   if (newest && newest.new === cluster.master) return { at: newest.at, exact: true };
-  return runOf(samples, cluster.master);
+  // Samples without a master do not count: a monitor that has just begun knows of none.
+  const other = samples.findLastIndex(({ master }) => master && master !== cluster.master);
+  const first = samples.slice(other + 1).find(({ master }) => master === cluster.master);
+  return first ? { at: first.at, exact: other >= 0 } : null;
 }
 
-/** The run of samples at the end in which the master was this one (null: none was there). */
-function runOf(samples, master) {
-  let first = samples.length;
-  while (first > 0 && samples[first - 1].master === master) first -= 1;
-  return first === samples.length ? null : { at: samples[first].at, exact: first > 0 };
+function withoutSince(samples) {
+  const last = samples.findLastIndex(({ master }) => master);
+  const first = samples[last + 1];
+  return first ? { at: first.at, exact: last >= 0 } : null;
 }
 
 function lastMaster(samples, failovers) {
-  for (let i = samples.length - 1; i >= 0; i -= 1) {
-    if (samples[i].master) return samples[i].master;
-  }
-  return failovers.length ? failovers[0].new : null;
+  return samples.findLast(({ master }) => master)?.master ?? failovers[0]?.new ?? null;
 }
 
 function sinceWords(since, now) {
@@ -71,7 +70,7 @@ function masterSentence(cluster, failovers, samples, now) {
     const since = masterSince(cluster, failovers, samples);
     return { node: cluster.master, rest: ` is the master${sinceWords(since, now)}.`, since };
   }
-  const since = runOf(samples, null);
+  const since = withoutSince(samples);
   const last = cluster.master || lastMaster(samples, failovers);
   const tail = last ? ` The last one was ${last}.` : "";
   return { node: "", rest: `Nobody is the master${sinceWords(since, now)}.${tail}`, since };

@@ -9,6 +9,7 @@ const GAP = { x: 24, y: 74, narrow: 30 };
 const PILL = 30;
 const INDENT = 30;
 const LETTERS = 22;
+const LETTER = 6.6; // the width of one, of the labels of arrows, about
 
 const LONGEST_ROLE = 30;
 
@@ -36,6 +37,11 @@ function arranged(cluster) {
     }
   };
   for (const node of masters) place(node, 0, null);
+  // Without any, the replicas still hang on the one that they have lost.
+  const lost = masters.length ? [] : cluster.nodes.filter(
+    (node) => !parentOf(node) && cluster.nodes.some((other) => parentOf(other) === node),
+  );
+  for (const node of lost) place(node, 0, null);
   // The rest follows nobody that is there: it stands below, without an arrow.
   for (const node of cluster.nodes) if (!parentOf(node)) place(node, 1, null);
   for (const node of cluster.nodes) place(node, 1, null);
@@ -43,7 +49,7 @@ function arranged(cluster) {
 }
 
 function lagWords({ node, parent }) {
-  if (node.status !== "up") return "not reached";
+  if (node.status !== "up") return parent ? "not reached" : "";
   if (node.link === "syncing") return "full resync";
   if (node.link === "down") return "link down";
   if (!parent) return "";
@@ -96,8 +102,11 @@ function nobody(x, y) {
 }
 
 function arrow(d, broken, label, x, y, anchor) {
+  const width = label.length * LETTER + 8;
   return svg("g", { class: `arrow${broken ? " broken" : ""}` },
     svg("path", { d, "marker-end": "url(#arrowhead)" }),
+    svg("rect", { x: anchor === "middle" ? x - width / 2 : x - 4, y: y - 13,
+      width: label ? width : 0, height: 18 }),
     svg("text", { x, y, "text-anchor": anchor }, label));
 }
 
