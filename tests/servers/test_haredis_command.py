@@ -24,6 +24,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from tests.acl import PASSWORD, USER, documented, set_user
 from tests.certificates import Authority
 from tests.groups import answer, at_once, meta_of, until_settled
+from tests.monitors import Events, connect, fetch
 from tests.servers.conftest import Form, MakeServers, Watch
 from tests.support import PATIENCE, eventually
 from txharedis.testing.servers import LocalServer, ServerNotStarted, ServerProgram
@@ -198,7 +199,7 @@ async def test_nodes_and_options_from_elsewhere(group: list[LocalServer], tmp_pa
     for command in ("status", "check", "history", "switchover", "failover"):
         out, err, status = await haredis(command, HAREDIS_CONFIG=str(file))
         assert (out, status) == ("", 2)
-        assert f"haredis {command}: error: {file}: unknown key 'nodse'" in err
+        assert f"haredis {command}: error: --config='{file}': unknown key 'nodse'" in err
         out, err, status = await haredis(command, "redis://app:very-secret@h:1")
         assert (out, status) == ("", 2)
         assert "HAREDIS_PASSWORD" in err
@@ -478,20 +479,22 @@ async def test_the_demo_with_the_status_page_beside_it(
     pytest.importorskip("prometheus_client", reason="the extra `monitor` is not installed")
     words = ("--web", "tcp:0:interface=127.0.0.1", "--server", str(server_program.path))
     demo = start("demo", *words, TMPDIR=str(tmp_path))
-    [url] = await eventually(lambda: re.findall(r"^The status page: (\S+/)$", demo.out, re.M))
-    events = Running()
-    _reactor().spawnProcess(events, "curl", ["curl", "-sN", f"{url}events"], os.environ)
-    page, err, status = await getProcessOutputAndValue("curl", ["-s", url])
-    assert b"<!DOCTYPE html>" in page
-    await eventually(lambda: "event: cluster" in events.out)
-    killed = await eventually(lambda: re.findall(r"the master (127\S+),$", demo.out, re.M))
+    [port] = await eventually(
+        lambda: re.findall(r"^The status page: http://127.0.0.1:(\d+)/$", demo.out, re.M)
+    )
+    page = await fetch(int(port), "/")
+    assert b"<!DOCTYPE html>" in page.body
+    events = await connect(int(port), Events(int(port)))
+    [killed] = await eventually(lambda: re.findall(r"the master (127\S+),$", demo.out, re.M))
     # What is kept is there to be looked at, with what has happened.
+    await events.until("cluster", lambda state: state["master"] not in (None, killed))
     await eventually(lambda: "Ctrl-C stops them" in demo.out)
-    text, _, _ = await getProcessOutputAndValue("curl", ["-s", f"{url}history"])
-    assert killed[0] in [failover["old"] for failover in json.loads(text)["failovers"]]
+    await events.until(
+        "history", lambda told: killed in [failover["old"] for failover in told["failovers"]]
+    )
     assert await demo.end(signal.SIGINT) == 0, demo.out
     assert demo.out.endswith("Stopping the servers.\n")
-    assert await events.ended == 0
+    await eventually(lambda: events.lost)
     assert "Traceback" not in demo.out + demo.err
     assert list(tmp_path.iterdir()) == []
 
