@@ -3,6 +3,7 @@
     python -m benchmarks                                 all of it, some ten minutes
     python -m benchmarks throughput --rounds 9
     python -m benchmarks pubsub
+    python -m benchmarks observers                       what metrics and spans cost
     python -m benchmarks failover --kills 50 --clients 1 50 --peer sentinel --json figures.json
     python -m benchmarks monitor --pages 100 --seconds 30
     python -m benchmarks chaos --minutes 30 --nodes 5 --acks 1
@@ -21,7 +22,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from benchmarks import chaos, failover, monitor, pubsub, sentinel, throughput
+from benchmarks import chaos, failover, monitor, observers, pubsub, sentinel, throughput
 from benchmarks.group import choose_program
 from benchmarks.report import environment
 from txharedis.options import DELIVERIES
@@ -37,9 +38,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["throughput", "pubsub", "failover", "chaos", "monitor", "all"],
+        choices=["throughput", "pubsub", "failover", "observers", "monitor", "chaos", "all"],
         default="all",
-        help="(all: without chaos and monitor)",
+        help="(all: without observers, monitor and chaos)",
     )
     parser.add_argument("--server", metavar="NAME", help="redis, valkey, or as redis-7.0.15")
     parser.add_argument("--json", metavar="FILE", type=Path, help="keep all figures there")
@@ -109,6 +110,8 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
     if options.what == "monitor":
         watched = monitor.Settings(options.pages, options.seconds or monitor.Settings().seconds)
         kept["monitor"] = await monitor.run(reactor, program, watched)
+    if options.what == "observers":
+        kept["observers"] = await observers.run(reactor, program, options.rounds, options.in_flight)
     healthy = True
     if options.what == "chaos":
         totals = await chaos.run(reactor, program, options)
