@@ -7,37 +7,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from txharedis.errors import InvalidOption
+from txharedis.monitor.config import read_config
 from txharedis.options import Options, check_seconds, parse_nodes
 from txharedis.topology import Address
 
-__all__ = ["FILE_KEYS", "Settings", "add_node_options", "read_settings"]
+__all__ = ["Settings", "add_node_options", "read_settings"]
 
-_FILES = ("password_file", "tls_ca_file", "tls_cert_file", "tls_key_file")
-#: What a file may say of a client; each is the option of create_client with that name.
-_OPTIONS = (
-    "username",
-    "tls",
-    "tls_ca_file",
-    "tls_cert_file",
-    "tls_key_file",
-    "db",
-    "haredis_db_num",
-    "adopt",
-    "connect_timeout",
-    "survey_timeout",
-    "heartbeat",
-    "down_after",
-    "lock_time",
-    "tune_nodes",
-)
-FILE_KEYS = ("nodes", "password_file", *_OPTIONS)
+#: The options of create_client that have another name in a file.
+_OPTIONS = {"user": "username", "db-num": "haredis_db_num"}
+#: What a file says to haredis-monitor alone.
+_OF_THE_MONITOR = frozenset({"http", "allow-host", "token-file", "no-elect", "verbose"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +63,8 @@ def add_node_options(parser: argparse.ArgumentParser, *, waits_for: str) -> None
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="a TOML file with nodes and options (default: that of HAREDIS_CONFIG, if set)",
+        help="a TOML file with nodes and options, as haredis-monitor has it (default: that of"
+        " HAREDIS_CONFIG, if set)",
     )
     parser.add_argument(
         "--timeout",
@@ -174,35 +159,19 @@ def _one_or_many(nodes: Sequence[str]) -> object:
 
 
 def _of_file(file: str) -> _Layer:
-    try:
-        with open(file, "rb") as content:
-            values = tomllib.load(content)
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidOption(f"--config={file!r}: {error}") from None
-    for name in values:
-        if name == "password":
-            raise InvalidOption(f"{file}: password is not written here: use password_file")
-        if name not in FILE_KEYS:
-            known = ", ".join(sorted(FILE_KEYS))
-            raise InvalidOption(f"{file}: unknown key {name!r} (known: {known})")
-    for name in _FILES:
-        if name in values:
-            if not isinstance(values[name], str):
-                raise InvalidOption(f"{file}: {name} is not the name of a file")
-            # Beside the file, wherever the command is run.
-            values[name] = str(Path(file).parent / values[name])
-    nodes = values.pop("nodes", None)
-    if not (
-        nodes is None
-        or isinstance(nodes, str)
-        or (isinstance(nodes, list) and nodes and all(isinstance(node, str) for node in nodes))
-    ):
-        raise InvalidOption(f"{file}: nodes is neither a list of texts nor a URL")
-    if "password_file" in values:
-        values["password"] = _password(f"{file}: password_file", values.pop("password_file"))
-    if isinstance(nodes, list):
-        nodes = _one_or_many(nodes)
-    return _Layer(nodes, values)
+    values = read_config(file)
+    nodes = _one_or_many(values.pop("node", []))
+    if "password-file" in values:
+        password = _password(f"--config={file!r}: password-file", values.pop("password-file"))
+        values["password"] = password
+    return _Layer(
+        nodes,
+        {
+            _OPTIONS.get(name, name.replace("-", "_")): value
+            for name, value in values.items()
+            if name not in _OF_THE_MONITOR
+        },
+    )
 
 
 def _password(source: str, file: str) -> str:
