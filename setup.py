@@ -52,8 +52,9 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=find_packages(include=["txharedis", "txharedis.*"]),
-    package_data={"txharedis": ["py.typed"]},
+    # Twisted looks for plugins in every twisted/plugins, which must be no package of its own.
+    packages=[*find_packages(include=["txharedis", "txharedis.*"]), "twisted.plugins"],
+    package_data={"txharedis": ["py.typed"], "txharedis.monitor": ["page/*"]},
     install_requires=[
         "hiredis>=3.0",
         "twisted>=24.7",
@@ -78,6 +79,7 @@ setup(
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.6",
             "ruff>=0.17,<0.18",
+            "selenium>=4.20",
             "tox>=4.20",
         ],
     },

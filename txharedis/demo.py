@@ -20,7 +20,8 @@ from twisted.internet.task import deferLater
 from txharedis.client import HAClient
 from txharedis.errors import OutcomeUnknown
 from txharedis.events import Event, FailoverEnded
-from txharedis.failover import create_client
+from txharedis.failover import FailoverService
+from txharedis.monitor.beside import NoPage, Page, check_endpoint
 from txharedis.testing.servers import (
     LocalServer,
     NoServerProgram,
@@ -42,6 +43,9 @@ WRITERS = 10
 
 LULL = 1.0
 """How long, in seconds, there are only writes before each kill."""
+
+WEB_LULL = 5.0
+"""The same where somebody watches the status page."""
 
 KEY = "demo:numbers"
 _SLICE = 20_000
@@ -151,27 +155,42 @@ class Writers:
 
 
 async def demo(
-    reactor: Any, *, kills: int = 1, keep: bool = False, server: str | None = None
+    reactor: Any,
+    *,
+    kills: int = 1,
+    keep: bool = False,
+    server: str | None = None,
+    web: str | None = None,
 ) -> int:
     """Start three servers, kill the master `kills` times under load, and hold the books against it.
 
     reactor  runs it all, and must handle SIGCHLD
     keep     leave the servers running at the end, until this is cancelled
     server   path (or name on PATH) of the server program; None for the default one
+    web      a Twisted endpoint: serve the monitor's status page there, and keep all running
 
     Returns the exit status: 0 when no acknowledged write was lost and none applied twice, 1 when
-    one was or when something took longer than `DEADLINE` seconds, 2 without a server program.
+    one was or when something took longer than `DEADLINE` seconds, 2 without a server program, or
+    when the page cannot be served.
     Cancelling it stops the servers, and then raises CancelledError (with `keep`, and everything
     done, it returns).
     """
     try:
+        if web is not None:
+            check_endpoint(reactor, web)
         program = _program(server)
     except NoServerProgram as error:
         _complain(str(error))
         return 2
+    except NoPage as error:
+        _complain(f"--web: {error}")
+        return 2
     try:
         async with AsyncExitStack() as cleanup:
-            return await _Demo(reactor, program, cleanup).run(kills, keep)
+            return await _Demo(reactor, program, cleanup).run(kills, keep, web)
+    except NoPage as error:
+        _complain(f"--web: {error}")
+        return 2
     except (DemoFailed, ServerNotStarted, OSError) as error:
         _complain(str(error))
         return 1
@@ -199,10 +218,14 @@ class _Demo:
         self._cleanup = cleanup
         self._failover_ended: Deferred[None] = Deferred()
         self._servers: list[LocalServer]
+        self._service: FailoverService
         self._client: HAClient
+        self._lull = LULL
 
-    async def run(self, kills: int, keep: bool) -> int:
+    async def run(self, kills: int, keep: bool, web: str | None) -> int:
         await self._start()
+        if web is not None:
+            await self._serve(web)
         writers = Writers(self._client, WRITERS)
         _say("", f"{WRITERS} writers: each appends a number to a list, again and again.")
         done = [await self._kill(writers, f"Kill {n} of {kills}") for n in range(1, kills + 1)]
@@ -210,7 +233,7 @@ class _Demo:
         found = await self._within(self._numbers(), "reading the data")
         audit = Audit(writers.acknowledged, writers.unknown, writers.failed, found)
         _say("", *_report(audit, done))
-        if keep:
+        if keep or web is not None:
             await self._keep()
         return 0 if audit.ok else 1
 
@@ -226,19 +249,31 @@ class _Demo:
         self._show_servers()
         _say("They know nothing of each other. The client makes them one group;")
         _say("the lines with a time are its log (debug_mode=True).", "")
-        self._client = create_client(
+        self._service = FailoverService(
             [server.address for server in self._servers],
-            reactor=self._reactor,
+            self._reactor,
             acks=1,
             debug_mode=True,
             on_event=self._note,
         )
+        self._client = self._service.client
+        self._service.startService()
         self._cleanup.push_async_callback(self._disconnect)
         await self._complete("making one group of the servers")
 
+    async def _serve(self, endpoint: str) -> None:
+        page = Page(self._reactor, self._service, endpoint)
+        self._cleanup.push_async_callback(self._close, page)
+        await self._within(page.start(), "serving the status page")
+        self._lull = WEB_LULL
+        _say("", f"The status page: {page.url}")
+
+    async def _close(self, page: Page) -> None:
+        await self._within(page.stop(), "closing the status page")
+
     async def _kill(self, writers: Writers, title: str) -> Kill:
         """Kill the master, wait until another one serves, and bring the dead one back."""
-        await deferLater(self._reactor, LULL)
+        await deferLater(self._reactor, self._lull)
         before = len(writers.acknowledged)
         victim = self._master()
         _say("", f"{title}: kill -9 {victim.pid}, the master {victim.address},")

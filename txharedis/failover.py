@@ -48,7 +48,7 @@ from txharedis.events import (
 )
 from txharedis.gossip import Gossip
 from txharedis.group import NodeGroup, Survey
-from txharedis.inspection import NodeReport, inspect
+from txharedis.inspection import NodeReport, ask, inspect
 from txharedis.interfaces import Args, Reactor
 from txharedis.log import ClientLog
 from txharedis.losses import LastWord, LastWords
@@ -298,6 +298,22 @@ class FailoverService(Service):
             return fail(node)
         look = Deferred.fromCoroutine(self._look())
         return look.addCallback(self._orders.plan, node)
+
+    def ask_nodes(self, *commands: Args) -> Deferred[dict[Address, list[Any]]]:
+        """Ask every node that is up the same, over the link that the client controls it by.
+
+        Fires with the raw replies by node, errors among them as values; nodes that do not answer
+        within `survey_timeout` are not in it. Not for what blocks, or changes that link.
+        """
+        return ask(self._group, commands, self.options.survey_timeout)
+
+    def look_at_rights(self) -> Deferred[Any]:
+        """Find on each node that is up which rights to elect are missing: `topology` tells.
+
+        Nothing is changed; what is missing shows in the servers' ACL LOG.
+        """
+        looks = [Deferred.fromCoroutine(node.look_at_rights()) for node in self._group]
+        return gatherResults(looks)
 
     def history(self) -> Deferred[tuple[FailoverRecord, ...]]:
         """See HAClient.history."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
 from txharedis.errors import LinkLost
-from txharedis.interfaces import Clock
+from txharedis.interfaces import Args, Clock
 from txharedis.node import Node
 from txharedis.topology import OPCOUNTER_KEY, Address, Status, parse_info
 
-__all__ = ["NodeReport", "inspect"]
+__all__ = ["NodeReport", "ask", "inspect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,36 @@ def inspect(
         return {report.address: report for report in reports if report is not None}
 
     return Deferred.fromCoroutine(ask())
+
+
+def ask(
+    nodes: Iterable[Node], commands: Sequence[Args], timeout: float
+) -> Deferred[dict[Address, list[Any]]]:
+    """Ask all nodes that are up the same; their replies, errors among them as values.
+
+    Those that do not answer within `timeout` seconds are left out.
+    """
+
+    async def one(node: Node) -> list[Any] | None:
+        if node.control is None:
+            return None
+        try:
+            return await node.control.exchange(*commands, timeout=timeout)
+        except LinkLost:
+            return None
+
+    async def ask_all() -> dict[Address, list[Any]]:
+        asked = [node for node in nodes if node.status is Status.UP]
+        answers = await gatherResults(
+            [Deferred.fromCoroutine(one(node)) for node in asked], consumeErrors=True
+        )
+        return {
+            node.address: answer
+            for node, answer in zip(asked, answers, strict=True)
+            if answer is not None
+        }
+
+    return Deferred.fromCoroutine(ask_all())
 
 
 async def _report(node: Node, clock: Clock, timeout: float) -> NodeReport | None:

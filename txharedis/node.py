@@ -614,6 +614,11 @@ class Node:
         """Look at the rights again with the next survey: something was denied."""
         self._rights_due = 0.0
 
+    async def look_at_rights(self) -> None:
+        """Find which of the rights to elect are missing, now; `missing_rights` tells."""
+        if self.control is not None and self.status is Status.UP:
+            await self._look_at_rights(self.control)
+
     async def _look_at_rights(self, control: NodeProtocol) -> None:
         """Find which rights are missing, without using any."""
         if self._in_transaction:
@@ -684,10 +689,15 @@ class Node:
             offset=view.offset,
             lag=None if master is None else max(0, master.offset - view.offset),
             link_up=None if view.is_master else view.link_up,
-            follows=view.follows_text,
+            follows=view.follows_text if view.follows is None else str(view.follows),
             version=self.version,
             missing_rights=self.missing_rights,
+            syncing=view.syncing,
+            loading=view.loading,
+            priority=None if view.blind else view.priority,
+            listeners=None if view.blind else view.listeners,
             seen_at=self._seen_at,
+            group=view.group,
         )
 
 

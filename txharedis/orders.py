@@ -107,7 +107,8 @@ class Orders:
     def plan(self, survey: Survey, to: Address | None) -> Plan:
         """Whom a switchover would promote now, and nothing is done.
 
-        Raises what it would fail with, if nothing changed until its timeout.
+        Raises what it would fail with, if nothing changed until its timeout, whether or not this
+        client may elect.
         """
         decision = survey.decision
         if not isinstance(decision, Follow):
@@ -137,6 +138,8 @@ class Orders:
             self._find_out(order, decision.master)
             return otherwise
         try:
+            if not self._options.elect:
+                raise SwitchoverFailed("elect=False: this client changes nothing on the servers")
             target, _ = self._successor(survey, decision, order.to)
             self._catch_up(order, survey.views[decision.master], target)
         except _NotYet as excuse:
@@ -198,8 +201,6 @@ class Orders:
     ) -> tuple[NodeView, str]:
         """The node, and why it is the best."""
         master = survey.views[decision.master]
-        if not self._options.elect:
-            raise SwitchoverFailed("elect=False: this client changes nothing on the servers")
         if to == master.address:
             raise SwitchoverFailed(f"{to} is the master already")
         if len(survey.controls) < majority(survey.nodes):

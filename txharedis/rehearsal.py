@@ -13,8 +13,9 @@ __all__ = ["Rehearsal", "rehearse"]
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """`decision` is what the clients would do if `master`, which all follow now, refused every
-    connection: Elect with the candidates, best first, or Wait or Refuse with the reason.
+    """`decision` is what the clients that may elect would do if `master`, which all follow now,
+    refused every connection: Elect with the candidates, best first, or Wait or Refuse with the
+    reason.
 
     `master` is None when there is none now: then it is what they do.
     """
@@ -27,7 +28,8 @@ def rehearse(survey: Survey) -> Rehearsal:
     """See Rehearsal; nothing is asked and nothing is changed."""
     now = survey.decision
     if not isinstance(now, Follow):
-        return Rehearsal(None, now)
+        evidence = replace(survey.evidence, follows_only=False)
+        return Rehearsal(None, decide(survey.views, evidence))
     views = {
         address: _orphaned(view, now.master)
         for address, view in survey.views.items()
@@ -37,6 +39,7 @@ def rehearse(survey: Survey) -> Rehearsal:
         survey.evidence,
         status={**survey.evidence.status, now.master: Status.REFUSED},
         doubt="",
+        follows_only=False,
     )
     return Rehearsal(now.master, decide(views, evidence))
 

@@ -414,8 +414,10 @@ class NodePicture:
     """One node in the picture: who it is, how we stand with it, and its newest view if any.
 
     `lag` is in bytes behind the master's offset, None when unknown. `missing_rights` names what our
-    user may not do there and would have to for failovers, such as "SLAVEOF". `seen_at` is the time
-    of that view on the client's clock, None without one.
+    user may not do there and would have to for failovers, such as "SLAVEOF". `follows` is the
+    master that a replica names, `listeners` the number of clients that hear gossip there. `seen_at`
+    is the time of that view on the client's clock, `group` the id that it has of its group. What is
+    None is unknown.
     """
 
     address: Address
@@ -429,7 +431,12 @@ class NodePicture:
     follows: str = ""
     version: str = ""
     missing_rights: tuple[str, ...] = ()
+    syncing: bool = False
+    loading: bool = False
+    priority: int | None = None
+    listeners: int | None = None
     seen_at: float | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.failovers import Holder
     from tests.groups import WatchedClient
     from tests.lossy import One
+    from tests.monitors import Monitor
     from txharedis.testing.proxy import Network, TcpProxy
     from txharedis.testing.servers import LocalServer, ServerProgram
 
@@ -26,6 +27,7 @@ MakeProxy = Callable[["LocalServer"], "TcpProxy"]
 MakeNetwork = Callable[[Sequence["LocalServer"]], "Network"]
 Watch = Callable[..., "WatchedClient"]
 Holders = Callable[..., "Holder"]
+Monitors = Callable[..., Awaitable["Monitor"]]
 Form = Callable[..., Awaitable[None]]
 
 GRACE = 1.0
@@ -261,3 +263,22 @@ async def stop_all(
     things: Sequence[LocalServer] | Sequence[TcpProxy] | Sequence[Network],
 ) -> None:
     await DeferredList([Deferred.fromCoroutine(thing.stop()) for thing in things])
+
+
+@pytest_twisted.async_yield_fixture
+async def monitors(nothing_left_behind: object) -> AsyncIterator[Monitors]:
+    """`await monitors(servers, "--no-elect")`: a monitor that serves, ended after the test."""
+    from tests.monitors import Monitor
+
+    made: list[Monitor] = []
+
+    async def make(
+        servers: Sequence[LocalServer], *words: str, http: str = "", **variables: str
+    ) -> Monitor:
+        nodes = [server.address for server in servers]
+        made.append(Monitor(nodes, *words, http=http, **variables))
+        return await made[-1].started()
+
+    yield make
+    for monitor in made:
+        await monitor.stop()
