@@ -17,6 +17,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
 from tests.groups import answer, until_settled
+from tests.monitors import fetch
 from tests.support import eventually
 from txharedis.testing.servers import LocalServer
 
@@ -225,3 +226,19 @@ async def test_what_the_documentation_shows_of_metrics_and_spans(
     await program.said('"name": "SET"')
     assert '"db.system.name": "redis"' in program.output
     assert "Traceback" not in program.output
+
+
+@pytest_twisted.ensureDeferred
+async def test_monitor_serves_beside_other_services(group: list[LocalServer], running: Any) -> None:
+    nodes = " ".join(server.address for server in group)
+    example = running(
+        *("-c", TWISTD, "-no", "--pidfile=", "-y", str(EXAMPLES / "monitor.tac")),
+        NODES=nodes,
+        HTTP="tcp:0:interface=127.0.0.1",
+    )
+    port = int(await example.said("haredis-monitor serves on 127.0.0.1:"))
+
+    async def healthy() -> bool:
+        return bool((await fetch(port, "/health")).json["state"] == "healthy")
+
+    await eventually(healthy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -196,6 +197,15 @@ def test_a_bad_option_ends_it_with_1_and_without_a_traceback() -> None:
         assert status == 1, text
         assert why in text
         assert "Traceback" not in text
+
+
+def test_the_unit_for_systemd_uses_options_that_are_there() -> None:
+    unit = (ROOT / "examples" / "haredis-monitor.service").read_text(encoding="utf-8")
+    [line] = re.findall(r"^ExecStart=(.*)", unit, re.MULTILINE)
+    words = line.split(" haredis-monitor ")[1].split()
+    names = [word.removeprefix("--").partition("=")[0] for word in words]
+    assert {"config", "password-file"} == set(names)
+    assert {f"{name}=" for name in names} <= set(Options().longOpt)
 
 
 def test_help_tells_of_every_option() -> None:
