@@ -79,6 +79,7 @@ setup(
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.6",
             "ruff>=0.17,<0.18",
+            "selenium>=4.20",
             "tox>=4.20",
         ],
     },

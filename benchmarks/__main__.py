@@ -3,7 +3,9 @@
     python -m benchmarks                                 all of it, some ten minutes
     python -m benchmarks throughput --rounds 9
     python -m benchmarks pubsub
+    python -m benchmarks observers                       what metrics and spans cost
     python -m benchmarks failover --kills 50 --clients 1 50 --peer sentinel --json figures.json
+    python -m benchmarks monitor --pages 100 --seconds 30
     python -m benchmarks chaos --minutes 30 --nodes 5 --acks 1
 
 Run it from the root of the repository, on a quiet machine. All traffic stays on 127.0.0.1.
@@ -20,7 +22,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from benchmarks import chaos, failover, pubsub, sentinel, throughput
+from benchmarks import chaos, failover, monitor, observers, pubsub, sentinel, throughput
 from benchmarks.group import choose_program
 from benchmarks.report import environment
 from txharedis.options import DELIVERIES
@@ -36,9 +38,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["throughput", "pubsub", "failover", "chaos", "all"],
+        choices=["throughput", "pubsub", "failover", "observers", "monitor", "chaos", "all"],
         default="all",
-        help="(all: without chaos)",
+        help="(all: without observers, monitor and chaos)",
     )
     parser.add_argument("--server", metavar="NAME", help="redis, valkey, or as redis-7.0.15")
     parser.add_argument("--json", metavar="FILE", type=Path, help="keep all figures there")
@@ -46,7 +48,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     group = parser.add_argument_group("throughput")
     group.add_argument("--rounds", type=int, default=load.rounds, help="(%(default)s)")
     group.add_argument(
-        "--seconds", type=float, default=load.seconds, help="of each round (%(default)s)"
+        "--seconds",
+        type=float,
+        help=f"of each round ({load.seconds}), or of the monitor ({monitor.Settings().seconds})",
     )
     group.add_argument("--in-flight", type=int, default=load.in_flight, help="(%(default)s)")
     group.add_argument(
@@ -72,6 +76,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     group.add_argument("--acks", type=int, default=outage.acks, help="(%(default)s)")
     group.add_argument("--peer", choices=["sentinel"], help="the same kill with another software")
     group.add_argument("--peer-kills", type=int, default=5, help="(%(default)s)")
+    watch = monitor.Settings()
+    group = parser.add_argument_group("monitor")
+    group.add_argument(
+        "--pages", type=int, default=watch.pages, help="that are open at once (%(default)s)"
+    )
     chaos.add_arguments(parser)
     return parser.parse_args(arguments)
 
@@ -82,7 +91,10 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
     print(", ".join(f"{name} {value}" for name, value in kept["environment"].items()), flush=True)
     if options.what in ("throughput", "all"):
         load = throughput.Settings(
-            options.rounds, options.seconds, options.in_flight, options.profile
+            options.rounds,
+            options.seconds or throughput.Settings().seconds,
+            options.in_flight,
+            options.profile,
         )
         kept["throughput"] = await throughput.run(reactor, program, load)
     if options.what in ("pubsub", "all"):
@@ -95,6 +107,11 @@ async def measure(reactor: Any, options: argparse.Namespace) -> None:
         kept["failover"] = await failover.run(reactor, program, outage)
         if options.peer == "sentinel":
             kept["sentinel"] = await sentinel.run(reactor, program, options.peer_kills)
+    if options.what == "monitor":
+        watched = monitor.Settings(options.pages, options.seconds or monitor.Settings().seconds)
+        kept["monitor"] = await monitor.run(reactor, program, watched)
+    if options.what == "observers":
+        kept["observers"] = await observers.run(reactor, program, options.rounds, options.in_flight)
     healthy = True
     if options.what == "chaos":
         totals = await chaos.run(reactor, program, options)

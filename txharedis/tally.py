@@ -1,11 +1,12 @@
 """What one client's commands and events come to, counted.
 
-All of it is written by the reactor's thread alone. Others may read: what they see is at most a
-command behind itself.
+All of it is written by the reactor's thread alone, but for SplitBrains. Others may read: what they
+see is at most a command behind itself.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -160,7 +161,8 @@ class SplitBrains:
 
     A node is one when it is up, says that it is a master, and carries the epoch of a group. An old
     master that comes back is one too, until a client has made it a replica; so they count only when
-    each of them was seen to be a master again, at least MOMENT after both were.
+    each of them was seen to be a master again, at least MOMENT after both were. Any thread may
+    look.
     """
 
     #: In seconds.
@@ -170,8 +172,13 @@ class SplitBrains:
         self.count = 0
         self._since: float | None = None  # two masters were seen first
         self._told = False  # these two were counted
+        self._lock = threading.Lock()
 
     def look(self, topology: Topology) -> None:
+        with self._lock:
+            self._look(topology)
+
+    def _look(self, topology: Topology) -> None:
         seen = sorted(
             node.seen_at
             for node in topology.nodes

@@ -63,6 +63,12 @@ const ground = (element) => {
     }
     return [255, 255, 255, 1];
 };
+const behind = parts(getComputedStyle(document.body).backgroundColor);
+const dimmed = (colour, element) => {
+    let share = 1;
+    for (let at = element; at; at = at.parentElement) share *= getComputedStyle(at).opacity;
+    return colour.slice(0, 3).map((value, i) => value * share + behind[i] * (1 - share));
+};
 let seen = 0;
 for (const element of document.body.querySelectorAll("*")) {
     const own = [...element.childNodes].some((node) =>
@@ -73,7 +79,8 @@ for (const element of document.body.querySelectorAll("*")) {
     seen += 1;
     const style = getComputedStyle(element);
     const drawn = element.ownerSVGElement ? style.fill : style.color;
-    const [a, b] = [luminance(parts(drawn)), luminance(ground(element))];
+    const [a, b] = [parts(drawn), ground(element)].map((colour) =>
+        luminance(dimmed(colour, element)));
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     const large = parseFloat(style.fontSize) >= 24;
     if (ratio < (large ? 3 : 4.5)) {

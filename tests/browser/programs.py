@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -226,9 +225,14 @@ class MonitorProcess:
         """All that it has written, over its restarts."""
         return (self._directory / "monitor.log").read_text(errors="replace")
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
+    def signal(self, number: int) -> None:
+        """Send it a signal that does not end it."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
         """End it, and reap it."""
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.kill()
             self._process.wait(PATIENCE)
             self._process = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,9 @@ async def test_lost_monitor_is_told_and_the_page_recovers_with_all_that_it_has_s
     opacity = await browser.run("return getComputedStyle(document.querySelector('main')).opacity;")
     assert float(opacity) < 1
     assert await browser.text("#master strong") == group[0].address
+    for dark in (False, True):
+        await browser.look(dark=dark)
+        assert await browser.run(CONTRAST) == []
 
     await monitor.start()
 
@@ -146,6 +150,20 @@ async def test_lost_monitor_is_told_and_the_page_recovers_with_all_that_it_has_s
     assert (await first_sample(browser))[0] == first
     assert await browser.run("return document.title;") == "healthy - haredis"
     assert only_lost_links(await browser.complaints())
+
+
+@on_reactor
+async def test_silent_monitor_is_a_lost_one(
+    browser: Browser, make_monitor: MakeMonitor, group: list[LocalServer]
+) -> None:
+    monitor = make_monitor([server.address for server in group])
+    await opened(browser, monitor)
+    await browser.shows("#live", "live")
+    monitor.signal(signal.SIGSTOP)  # the link stays, and nothing comes
+    await browser.shows("#lost", "No connection to the monitor since ")
+    monitor.signal(signal.SIGCONT)
+    await browser.shows("#live", "live")
+    assert await browser.text("#lost") == ""
 
 
 @on_reactor

@@ -1,6 +1,7 @@
 """Each example does what it says."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -175,3 +176,52 @@ async def test_pubsub_goes_on_when_the_master_is_killed(
     heard = service.output.count(" from 127.0.0.1:")
     await eventually(lambda: service.output.count(" from 127.0.0.1:") >= heard + 2)
     assert "Traceback" not in service.output
+
+
+SPANS_ON_STDOUT = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+"""
+GO = """
+client.set("k", "v").addErrback(print)
+print("listening on", listening.getHost().port, flush=True)
+reactor.run()
+"""
+
+
+def shown_in(document: str, section: str) -> list[str]:
+    """The programs in a section of the documentation."""
+    text = (EXAMPLES.parent / "docs" / document).read_text(encoding="utf-8")
+    [part] = re.findall(rf"^{section}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```python\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_documentation_shows_of_metrics_and_spans(
+    group: list[LocalServer], running: Any
+) -> None:
+    programs = shown_in("monitor.md", "## In an application")
+    assert len(programs) == 2
+    nodes = repr([server.address for server in group])
+    metrics, tracing = (
+        re.sub(r"create_client\(\[.*?\]\)", f"create_client({nodes})", program)
+        for program in programs
+    )
+    assert "reactor.listenTCP(8000, " in metrics
+    metrics = metrics.replace("reactor.listenTCP(8000, ", "listening = reactor.listenTCP(0, ")
+    # The second program makes the client that `GO` uses.
+    program = running("-c", metrics + SPANS_ON_STDOUT + tracing + GO)
+    port = int(await program.said("listening on "))
+
+    async def scraped() -> str:
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        page = await answer((await connectProtocol(endpoint, Page("/metrics"))).response)
+        return page if "\nharedis_masters 1.0\n" in page else ""
+
+    await eventually(scraped)
+    await program.said('"name": "SET"')
+    assert '"db.system.name": "redis"' in program.output
+    assert "Traceback" not in program.output

@@ -283,3 +283,22 @@ def test_without_the_extra_the_error_names_it(module: str, needs: str, extra: st
     assert ended.returncode == 1
     last = ended.stderr.strip().splitlines()[-1]
     assert re.match(rf'ImportError: .*pip install "txharedis\[{extra}\]"', last)
+
+
+def test_the_documentation_has_every_metric() -> None:
+    """With its type; the labels are those that a scrape shows."""
+    text = (ROOT / "docs" / "monitor.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(haredis_\w+)` \| (\w+) \| (.*?) ?\| (.+) \|$", text, re.MULTILINE)
+    assert {name: kind for name, kind, _, _ in rows} == {
+        name: kind for name, (kind, _) in metrics.METRICS.items()
+    }
+    registry, client = CollectorRegistry(), SeenClient()
+    registered(client, registry, lag_seconds=lambda: {NODES[1]: 0.0})
+    client.give("GET", "k")(b"")
+    client.tell(FailoverEnded(at=1.0, master=NODES[1], epoch=2, offset=1, old_offset=43))
+    there: dict[str, set[str]] = {}
+    for family in registry.collect():
+        for sample in family.samples:
+            name = re.sub("_(bucket|count|sum)$", "", sample.name)
+            there.setdefault(name, set()).update(sample.labels.keys() - {"le"})
+    assert {name: set(re.findall(r"`(\w+)`", labels)) for name, _, labels, _ in rows} == there

@@ -43,3 +43,13 @@ def test_tox_runs_every_python_that_is_promised(metadata: dict[str, Any]) -> Non
     promised = set(re.findall(r"Python :: 3\.(\d+)", "\n".join(metadata["classifiers"])))
     assert promised == tested
     assert metadata["python_requires"] == f">=3.{min(map(int, promised))}"
+
+
+def test_developers_and_tox_have_every_extra(metadata: dict[str, Any]) -> None:
+    extras: dict[str, list[str]] = dict(metadata["extras_require"])
+    developers = set(extras.pop("dev"))
+    assert {needed for extra in extras.values() for needed in extra} <= developers
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    assert set(tox["testenv"]["extras"].split()) == set(extras)
+    assert set(tox["testenv"]["deps"].split()) - {""} <= developers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -159,6 +160,8 @@ class Options(usage.Options):
         if not number.isdecimal() or int(number) > 62:
             raise usage.UsageError(f"--db-num={number!r} is not a number from 0 to 62")
         options["haredis_db_num"] = int(number)
+        if int(number) == 0:
+            options.setdefault("db", 1)  # another one, which is not used
         if self["tls"]:
             options["tls"] = True
         if self["verbose"]:
@@ -194,7 +197,7 @@ def _named(option: str, check: Callable[[], object]) -> None:
     except InvalidOption as error:
         text = str(error)
         for own, name in _CLIENTS_NAMES.items():
-            if text.startswith((f"{name}=", f"{name}:")):
+            if re.match(rf"{name}\b", text):
                 option = f"--{own}"
         named = text.startswith(option)
         raise usage.UsageError(text if named else f"{option}: {text}") from None

@@ -258,28 +258,26 @@ function path(piece, x, y) {
 
 /** A rule with a triangle at each change of the master, with its name where there is room. */
 function markers(changes, x, width, bottom) {
-  let free = Infinity; // right of this a label would run into the next one
-  const parts = [];
-  for (const change of [...changes].reverse()) {
-    const at = x(change.at);
-    if (at < PLOT.left) continue;
+  const shown = changes.filter((change) => x(change.at) >= PLOT.left);
+  let free = width; // right of this another label or triangle stands
+  const parts = shown.map((change, i) => ({ change, at: x(change.at), i })).reverse();
+  return parts.map(({ change, at, i }) => {
     const label = `→ ${change.new}`;
     const room = label.length * LABEL + 10;
-    const leftwards = at + room > width;
-    const [from, to] = leftwards ? [at - room, at] : [at, at + room];
-    const fits = from > 0 && to < free;
+    const before = i > 0 ? x(shown[i - 1].at) + 8 : 0;
+    const right = at + room <= free;
+    const left = !right && at - room >= before && at <= free;
+    free = left ? at - room : at - 8;
     const group = svg("g", { class: "change" },
       svg("title", {}, `${format.time(change.at)}: ${change.old} → ${change.new}`),
       svg("line", { x1: at, x2: at, y1: PLOT.top - 6, y2: bottom }),
       svg("path", { d: `M${at - 5} ${PLOT.top - 12}h10l-5 8z` }));
-    if (fits) {
-      group.append(svg("text", { x: leftwards ? at - 8 : at + 8, y: PLOT.top - 6,
-        "text-anchor": leftwards ? "end" : "start" }, label));
+    if (right || left) {
+      group.append(svg("text", { x: left ? at - 8 : at + 8, y: PLOT.top - 6,
+        "text-anchor": left ? "end" : "start" }, label));
     }
-    free = fits ? from : Math.min(free, at - 8);
-    parts.push(group);
-  }
-  return parts;
+    return group;
+  });
 }
 
 function hatch(id) {
