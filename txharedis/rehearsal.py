@@ -28,8 +28,9 @@ def rehearse(survey: Survey) -> Rehearsal:
     """See Rehearsal; nothing is asked and nothing is changed."""
     now = survey.decision
     if not isinstance(now, Follow):
-        evidence = replace(survey.evidence, follows_only=False)
-        return Rehearsal(None, decide(survey.views, evidence))
+        if survey.evidence.follows_only:  # this client does less than they do
+            now = decide(survey.views, replace(survey.evidence, follows_only=False))
+        return Rehearsal(None, now)
     views = {
         address: _orphaned(view, now.master)
         for address, view in survey.views.items()

@@ -501,6 +501,8 @@ async def test_the_demo_with_the_status_page_beside_it(
 
 @on_reactor
 async def test_a_page_that_cannot_be_served_is_named() -> None:
+    pytest.importorskip("klein", reason="the extra `monitor` is not installed")
+    pytest.importorskip("prometheus_client", reason="the extra `monitor` is not installed")
     for endpoint, named in (
         ("nonsense:1", "haredis demo: --web: 'nonsense:1' is not an endpoint such as tcp:8405"),
         ("tcp:80:interface=192.0.2.1", "haredis demo: --web: 'tcp:80:interface=192.0.2.1': "),

@@ -78,3 +78,17 @@ def test_without_a_master_it_is_what_they_do_now() -> None:
     assert isinstance(now.decision, Elect)
     assert rehearse(now).master is None
     assert rehearse(now).decision is now.decision
+
+
+def test_a_client_that_only_follows_can_tell_what_the_others_would_do() -> None:
+    for views in (
+        (master(), view(B), view(C)),
+        (view(B, link_up=False, link_down_for=5), view(C, link_up=False, link_down_for=5)),
+    ):
+        seen = survey(*views)
+        follower = replace(seen.evidence, follows_only=True)
+        decision = decide(seen.views, follower)
+        assert not isinstance(decision, Elect)
+        told = rehearse(replace(seen, evidence=follower, decision=decision))
+        assert told == rehearse(seen)
+        assert isinstance(told.decision, Elect)

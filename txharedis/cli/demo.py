@@ -43,9 +43,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def _program(given: argparse.Namespace) -> Program:
     async def program(reactor: Any) -> int:
-        return await demo(
-            reactor, kills=given.kills, keep=given.keep, server=given.server, web=given.web
-        )
+        try:
+            return await demo(
+                reactor, kills=given.kills, keep=given.keep, server=given.server, web=given.web
+            )
+        except BrokenPipeError:
+            return 1  # nobody reads how it ended
 
     return program
 
