@@ -100,8 +100,8 @@ class EventTally:
     """Counts what a client's events tell; `heard` is a listener to them.
 
     `lost_bytes` is what the newest failover is known to have cost: at its end the difference of
-    the two offsets in FailoverEnded; what the old master had to discard, when it came back. None
-    while nothing is known.
+    the two offsets in FailoverEnded; what the old master had to discard, when it came back and
+    could tell. None while nothing is known.
     """
 
     def __init__(self, topology: Callable[[], Topology]) -> None:
@@ -115,7 +115,7 @@ class EventTally:
         }
         self.failover_seconds = Histogram(OF_FAILOVERS)
         self.lost_bytes: int | None = None
-        self._came_back: dict[Address, int | None] = {}  # since the newest failover began
+        self._came_back: dict[Address, int] = {}  # since the newest failover began
         self.lock_failures = 0
         self.gaps = 0
 
@@ -136,11 +136,11 @@ class EventTally:
             case FailoverStarted():
                 self._came_back.clear()
             case FailoverEnded() if event.master is not None:
-                if event.old in self._came_back:
+                if event.old is not None and event.old in self._came_back:
                     self.lost_bytes = self._came_back[event.old]
                 else:
                     self.lost_bytes = lost_between(event.old_offset, event.offset)
-            case HistoryDiscarded():
+            case HistoryDiscarded() if event.count is not None:
                 self.lost_bytes = self._came_back[event.node] = event.count
 
     def _changed(self, node: Address, status: Status) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,15 +35,27 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture
+def browser_programs() -> tuple[str, str]:
+    """The paths of chromium and of its driver; the test is skipped where one is missing."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("chromium and chromedriver are not both installed")
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    return browser, driver
+
+
 @pytest_twisted.async_yield_fixture
 async def browser(
+    browser_programs: tuple[str, str],
     tmp_path: Path,
     nothing_left_behind: object,  # noqa: F811
 ) -> AsyncIterator[Browser]:
     """A browser that shows nothing yet, closed after the test."""
     from tests.browser.programs import Browser
 
-    made = Browser(tmp_path / "profile")
+    made = Browser(*browser_programs, tmp_path / "profile")
     try:
         await made.start()
         yield made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.support import PATIENCE, eventually
@@ -50,21 +48,15 @@ document.addEventListener("securitypolicyviolation",
 """
 
 
-def programs() -> tuple[str, str]:
-    """The paths of chromium and of its driver; the test is skipped where one is missing."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("chromium and chromedriver are not both installed")
-    pytest.importorskip("selenium", reason="selenium is not installed")
-    return browser, driver
-
-
 class Browser:
-    """A headless Chromium. Its driver blocks, so each method works in a thread."""
+    """A headless Chromium. Its driver blocks, so each method works in a thread.
 
-    def __init__(self, profile: Path) -> None:
-        self._programs = programs()
+    `program` and `driver` are paths; what it keeps is in the directory `profile`.
+    """
+
+    def __init__(self, program: str, driver: str, profile: Path) -> None:
+        self._program = program
+        self._driver_program = driver
         self._profile = profile
         self._service: Any = None
         self._driver: Any = None
@@ -76,15 +68,14 @@ class Browser:
         from selenium import webdriver
         from selenium.webdriver.chrome.service import Service
 
-        browser, driver = self._programs
         options = webdriver.ChromeOptions()
-        options.binary_location = browser
+        options.binary_location = self._program
         for switch in (*_SWITCHES, f"--user-data-dir={self._profile}"):
             options.add_argument(switch)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         # A port of our own: selenium's choice could be that of a server that is down.
         self._port = ReservedPort()
-        self._service = Service(driver, port=self._port.number)
+        self._service = Service(self._driver_program, port=self._port.number)
         self._driver = webdriver.Chrome(options=options, service=self._service)
         self._driver.get("about:blank")  # the browser's own first page has asked for much
         self._driver.get_log("performance")

@@ -90,8 +90,10 @@ async def test_a_kill_changes_the_figures(
     await eventually(lambda: scraped("node_role", node=killed.address, role="replica") == 1)
     assert scraped("reconnects_total", node=killed.address) == 1
     assert scraped("reconnects_total", node=group[1].address) == 0
-    known = -1 if discarded.count is None else discarded.count
-    assert scraped("last_failover_lost_bytes") == known
+    if discarded.count is not None:
+        assert scraped("last_failover_lost_bytes") == discarded.count
+    else:  # it came back without its history: the offsets stay what is known
+        assert scraped("last_failover_lost_bytes") >= 0
     assert scraped("masters") == 1
     assert scraped("split_brain_total") == 0
     assert scraped("unavailable_seconds_total") - start >= outage

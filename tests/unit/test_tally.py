@@ -124,7 +124,9 @@ def discarded(count: int | None) -> HistoryDiscarded:
         ([STARTED, ended(101, 100)], 0),
         ([STARTED, ended(90, None)], None),
         ([STARTED, ended(90, 100), discarded(64)], 64),
-        ([STARTED, ended(90, 100), discarded(None)], None),
+        ([STARTED, ended(90, 100), discarded(None)], 10),  # it has restarted, and cannot tell
+        ([STARTED, discarded(None), ended(90, 100)], 10),
+        ([STARTED, ended(90, None), discarded(None)], None),
         ([STARTED, discarded(64), ended(90, 100)], 64),  # it was back before the end
         ([STARTED, discarded(64), ended(90, 100), STARTED, ended(0, 5)], 5),
         ([STARTED, ended(90, 100), FailoverEnded(at=2.0, master=None, epoch=2)], 10),

@@ -147,6 +147,12 @@ function offsetsTitle(record) {
     `the newest known of the old one: ${exact(record.old_offset, "bytes")}${age}`;
 }
 
+/** Bytes that are lost; none when the new master had all that the old one let go with. */
+function discarded(record) {
+  const whole = record.planned && record.offset !== null && record.offset === record.old_offset;
+  return record.discarded ?? (whole ? 0 : null);
+}
+
 const HISTORY_COLUMNS = [
   { head: "When", text: (r, now) => format.when(r.at, now), title: (r) => format.exactTime(r.at),
     kind: "text" },
@@ -157,8 +163,8 @@ const HISTORY_COLUMNS = [
     note: (r) => `epoch ${format.whole(r.epoch)}`, title: (r) => r.seen,
     kind: "text kind" },
   { head: "Outage", text: (r) => format.duration(r.outage), title: (r) => exact(r.outage, "s") },
-  { head: "Discarded", text: (r) => (r.old ? format.discarded(r.discarded) : UNKNOWN),
-    title: (r) => (r.old ? exact(r.discarded, "bytes") : "nobody was the master before") },
+  { head: "Discarded", text: (r) => (r.old ? format.discarded(discarded(r)) : UNKNOWN),
+    title: (r) => (r.old ? exact(discarded(r), "bytes") : "nobody was the master before") },
   { head: "Offset", text: (r) => format.whole(r.offset),
     note: (r) => (r.old_offset === null ? "" : `old one ${format.whole(r.old_offset)}`),
     title: offsetsTitle },
