@@ -212,6 +212,20 @@ async def test_streams_tell_of_a_new_master(group: list[LocalServer], monitors: 
 
 
 @on_reactor
+async def test_a_place_that_others_reach_is_warned_of(
+    group: list[LocalServer], monitors: Monitors
+) -> None:
+    monitor = await monitors(group, http="tcp:0")
+    await eventually(lambda: "can be reached from other machines: whoever" in monitor.output)
+    assert (await monitor.get("/liveness", Host="monitor.example")).code == 200
+    # Its place is taken: the second one ends, and says why.
+    second = Monitor([group[0].address], http=f"tcp:{monitor.port}")
+    assert await answer(second.ended) == 1
+    assert f"--http=tcp:{monitor.port}" in second.output
+    assert "Traceback" not in second.output
+
+
+@on_reactor
 async def test_without_a_master_the_probes_say_so(
     group: list[LocalServer], monitors: Monitors
 ) -> None:
