@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from txharedis import campaign, delivery, election, group, journal, lock, pending
+from txharedis.conductor import Conductor
 from txharedis.errors import NotReplicated
-from txharedis.failover import FailoverService
 from txharedis.lock import NodeLock
 from txharedis.testing.simulation import scripts
 from txharedis.testing.simulation.resp import integer, many
@@ -133,11 +133,11 @@ def _(patch: Patch) -> None:
 @mutant("gossip on trust")
 def _(patch: Patch) -> None:
     def trust(self: Any, node: Any, text: str) -> None:
-        for other in self._group:
+        for other in self.group:
             if str(other.address) == text and other.view is not None:
                 self._use(other.view)
 
-    patch.setattr(FailoverService, "_gossip_heard", trust)
+    patch.setattr(Conductor, "_gossip_heard", trust)
 
 
 @mutant("the lease is ignored")

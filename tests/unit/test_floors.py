@@ -30,6 +30,7 @@ FLOORS = [
         "reads.reading pubsub.seating pubsub.subscriptions dedicated.blocking "
         "dedicated.transaction dedicated.transactions dedicated.monitoring",
         "dispatch",
+        "conductor",
         "failover",
         "monitor cli demo testing metrics tracing",
     )
