@@ -210,6 +210,7 @@ def test_no_master_says_why() -> None:
     ]
     assert found["nodes"][0]["offset"] is found["nodes"][0]["lag_bytes"] is None
     assert state(master=None)["why"] == ["no node is followed as the master"]
+    assert state(master=None)["phase"] == "waiting"
     found = state(*down, master=None, said=reports(a={}, b={}), reason="no quorum: it says why")
     assert found["why"][:2] == ["no quorum: it says why", "h:1 is refused: gone"]
 

@@ -61,6 +61,7 @@ def cluster_state(
         reason=reason,
         asked=bool(reports),
     )
+    lost = health_now.state == NO_MASTER
     heard = [p.listeners for p in topology.nodes if p.listeners is not None]
     # A client that has not followed a master yet knows of its group what the nodes say.
     newest = max(topology.nodes, key=lambda picture: picture.epoch, default=None)
@@ -70,7 +71,8 @@ def cluster_state(
         "at": at,
         "state": health_now.state,
         "why": list(health_now.why),
-        "phase": phase,
+        # A client that has lost its master still follows it, until it knows better.
+        "phase": "waiting" if lost and phase == "following" else phase,
         "master": None if topology.master is None else str(topology.master),
         "epoch": known.epoch,
         "group": known.group,
