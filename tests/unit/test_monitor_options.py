@@ -208,6 +208,12 @@ def test_the_unit_for_systemd_uses_options_that_are_there() -> None:
     assert {f"{name}=" for name in names} <= set(Options().longOpt)
 
 
+def test_the_unit_for_systemd_leaves_tls_its_callbacks() -> None:
+    """cffi needs memory that is written and run: with this line no link by TLS can be made."""
+    unit = (ROOT / "examples" / "haredis-monitor.service").read_text(encoding="utf-8")
+    assert not re.search(r"^MemoryDenyWriteExecute=", unit, re.MULTILINE)
+
+
 def test_help_tells_of_every_option() -> None:
     status, text = run("haredis-monitor", "--help")
     assert status == 0
