@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -175,10 +176,11 @@ def test_it_makes_a_service(reactor: Any) -> None:
     assert failover.options.delivery == "at-most-once"
 
 
-def run(*words: str) -> tuple[int, str]:
+def run(*words: str, daemon: bool = False) -> tuple[int, str]:
     """twistd with these words, in a process."""
+    front = () if daemon else ("-n",)
     done = subprocess.run(
-        [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", *words],
+        [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", *front, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -197,6 +199,19 @@ def test_a_bad_option_ends_it_with_1_and_without_a_traceback() -> None:
         assert status == 1, text
         assert why in text
         assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_what_cannot_listen_says_so_and_leaves_no_pid_file(tmp_path: Path, daemon: bool) -> None:
+    pid_file, log = tmp_path / "pid", tmp_path / "log"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"--http=tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        words = (f"--pidfile={pid_file}", f"--logfile={log}", "haredis-monitor", NODE, endpoint)
+        status, text = run(*words, daemon=daemon)
+    assert status == 1
+    assert endpoint in text + log.read_text()
+    assert "Traceback" not in text + log.read_text()
+    assert not pid_file.exists()
 
 
 def test_the_unit_for_systemd_uses_options_that_are_there() -> None:

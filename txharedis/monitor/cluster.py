@@ -41,8 +41,8 @@ def cluster_state(
     """The whole state, as `GET /cluster` gives it.
 
     `reports` are those of `client.inspect()`, {} when nobody was asked; `asked` who was, by default
-    all nodes if there are reports: of one that gave none the lag is not known. `phase` is the word of the
-    service's Phase, `elects` whether this client takes part in failovers, `version` that of
+    all nodes if there are reports: of one that gave none the lag is not known. `phase` is the word
+    of the service's Phase, `elects` whether this client takes part in failovers, `version` that of
     txharedis, `at` seconds since 1970. `lag_seconds` is how far in time each replica is behind;
     `failover` tells of one that is under way here; `reason` why there is no master, if it is known.
     What is unknown is None.
