@@ -250,6 +250,12 @@ def test_the_lag_of_a_node_that_does_not_answer_is_not_known() -> None:
     assert [node["lag_bytes"] for node in state(said=without_master)["nodes"]] == [0, None, None]
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "1e999", "many"])
+def test_a_figure_that_json_does_not_know_is_not_known(number: str) -> None:
+    found = state(said=reports(c=replica_info("c", instantaneous_ops_per_sec=number)))
+    assert found["nodes"][2]["commands_per_second"] is None
+
+
 def test_a_node_that_was_not_asked_is_not_late() -> None:
     assert state(said=reports(c={}), asked=[A, B])["why"] == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from txharedis.inspection import NodeReport
@@ -221,9 +222,10 @@ def _number(info: Mapping[str, str], field: str) -> int | None:
 
 def _float(info: Mapping[str, str], field: str) -> float | None:
     try:
-        return float(info[field])
+        number = float(info[field])
     except (KeyError, ValueError):
         return None
+    return number if isfinite(number) else None
 
 
 def _troubles(
