@@ -229,6 +229,13 @@ def test_the_unit_for_systemd_leaves_tls_its_callbacks() -> None:
     assert not re.search(r"^MemoryDenyWriteExecute=", unit, re.MULTILINE)
 
 
+def test_what_is_wrong_in_the_file_is_not_said_of_another_option(tmp_path: Path) -> None:
+    file = tmp_path / "monitor.toml"
+    file.write_text('node = ["a:1", "b:1"]\nheartbeat = -1\n')
+    with pytest.raises(UsageError, match=r"^--config=.*monitor\.toml': heartbeat=-1"):
+        parsed("--config", str(file))
+
+
 def test_help_tells_of_every_option() -> None:
     status, text = run("haredis-monitor", "--help")
     assert status == 0
