@@ -25,6 +25,12 @@ HISTORY_KEY = "haredis:history"
 #: How many failovers are kept; the next takes the place of the oldest.
 KEPT = 100
 
+# What is more than that was not written by a client.
+_LONGEST = 16 * 1024  # bytes of a field
+_LONGEST_TEXT = 4096  # characters
+_MOST = 2**63
+_LATEST = 253_402_300_799  # the end of the year 9999, and more seconds than anything takes
+
 
 @dataclass(frozen=True, slots=True)
 class FailoverRecord:
@@ -110,15 +116,18 @@ def read_history(reply: object) -> tuple[FailoverRecord, ...]:
     losses: dict[str, tuple[int, int | None]] = {}  # the epoch and the bytes, by node
     for field, value in zip(items[::2], items[1::2], strict=False):
         try:
+            if len(value) > _LONGEST:
+                continue
             name, entry = field.decode(), json.loads(value)
             if name.startswith("discarded:"):
                 loss = _checked(entry, {"epoch": (int,), "count": _COUNT})
                 losses[name.removeprefix("discarded:")] = loss["epoch"], loss["count"]
             else:
                 records.append(FailoverRecord(**_checked(entry, _TYPES)))
-        except (AttributeError, LookupError, TypeError, ValueError):
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
             continue
-    records.sort(key=lambda record: record.epoch, reverse=True)
+    newest = {record.epoch: record for record in records}
+    records = sorted(newest.values(), key=lambda record: record.epoch, reverse=True)[:KEPT]
     for number, record in enumerate(records):
         epoch, count = losses.get(record.old, (-1, None))
         if record.epoch <= epoch:
@@ -128,10 +137,19 @@ def read_history(reply: object) -> tuple[FailoverRecord, ...]:
 
 
 def _checked(entry: object, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
-    """The fields of these names; raises a TypeError for another type."""
+    """The fields of these names; raises a TypeError or ValueError for what no client writes."""
     if not isinstance(entry, dict):
         raise TypeError
     for name in types.keys() & entry.keys():
         if not isinstance(entry[name], types[name]) or isinstance(entry[name], bool):
             raise TypeError
+        if not _is_sane(name, entry[name]):
+            raise ValueError
     return {name: entry[name] for name in types if name in entry}
+
+
+def _is_sane(name: str, value: str | float | None) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_TEXT
+    most = _LATEST if name in ("at", "outage", "old_offset_age") else _MOST
+    return value is None or 0 <= value < most

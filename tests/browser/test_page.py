@@ -299,6 +299,7 @@ return [
     mergeSamples(seen, []).map(({ at }) => at),  // a monitor that has just begun
     mergeSamples(seen, [sample(397, 2), sample(401, 3)]).map(({ at }) => at),
     pieces([...seen.slice(1), sample(402, 3)], (one) => one.writes, 1),
+    mergeSamples([...seen, sample(4000, 1)], [sample(398, 4)]).map(({ at }) => at),
 ];
 """
 
@@ -313,8 +314,9 @@ async def test_numbers_are_for_people_and_samples_are_kept(
     script = "const format = await import('/static/format.js'); return ["
     shown = await browser.run(script + ", ".join(f"format.{call}" for call in FORMATS) + "];")
     assert dict(zip(FORMATS, shown, strict=True)) == FORMATS
-    empty, more, broken = await browser.run(MERGED)
+    empty, more, broken, set_back = await browser.run(MERGED)
     assert empty == [395, 396, 397]
     assert more == [395, 396, 397, 401]
     assert broken == [[[395, 1]], [[397, 2]], [[402, 3]]]
+    assert set_back == [395, 396, 397, 398]  # the clock of the monitor
     nobody.release()

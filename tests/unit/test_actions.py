@@ -169,6 +169,8 @@ def test_who_may(headers: dict[str, str | None]) -> None:
         ({"too": "n:2"}, 400, "too"),
         ({"to": 7}, 400, "to"),
         ({"to": ["n:2"]}, 400, "to"),
+        ({"to": "n:2\nand a line of its own"}, 400, "to"),
+        ({"to": "n" * 300}, 400, "to"),
         ({"timeout": 0}, 400, "timeout=0"),
         ({"timeout": "soon"}, 400, "timeout='soon'"),
         ({"timeout": True}, 400, "timeout"),

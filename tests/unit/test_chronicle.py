@@ -112,6 +112,50 @@ def test_what_cannot_be_read_is_left_out() -> None:
         assert read_history(odd) == ()
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"at": float("nan")},
+        {"at": float("inf")},
+        {"at": 1e300},
+        {"at": 10**18},
+        {"at": -1.0},
+        {"epoch": 10**40},
+        {"epoch": -1},
+        {"outage": float("inf")},
+        {"outage": 1e300},
+        {"old_offset_age": float("nan")},
+        {"offset": 10**40},
+        {"reason": "x" * 5000},
+    ],
+    ids=lambda odd: str(odd)[:40],
+)
+def test_what_no_page_could_show_is_left_out(odd: dict[str, Any]) -> None:
+    good = {"epoch": 3, "at": 1.0, "old": "a", "new": "b", "reason": "r"}
+    reply = [
+        b"3",
+        json.dumps(good).encode(),
+        b"4",
+        json.dumps({**good, "epoch": 4, **odd}).encode(),
+    ]
+    assert [record.epoch for record in read_history(reply)] == [3]
+
+
+def test_a_field_that_is_too_long_or_too_deep_hides_no_other() -> None:
+    good = json.dumps({"epoch": 3, "at": 1.0, "old": "a", "new": "b", "reason": "r"}).encode()
+    for odd in (b"[" * 200_000, good[:-1] + b" " * 100_000 + b"}", b"[" * 3000):
+        assert [record.epoch for record in read_history([b"4", odd, b"3", good])] == [3]
+
+
+def test_an_epoch_is_told_once_and_not_more_than_are_kept() -> None:
+    entry = {"at": 1.0, "old": "a", "new": "b", "reason": "r"}
+    reply: list[bytes] = []
+    for number in range(3 * KEPT):
+        reply += [b"%d" % number, json.dumps({"epoch": 1 + number // 2, **entry}).encode()]
+    epochs = [record.epoch for record in read_history(reply)]
+    assert epochs == list(range(3 * KEPT // 2, KEPT // 2, -1))
+
+
 def test_what_a_later_version_adds_does_no_harm() -> None:
     entry = {"epoch": 3, "at": 1.0, "old": "a", "new": "b", "reason": "r", "more": [1]}
     (record,) = read_history([b"3", json.dumps(entry).encode()])

@@ -242,6 +242,25 @@ def test_a_lag_is_told_only_within_one_history() -> None:
     assert [node["lag_bytes"] for node in state(said=said)["nodes"]] == [0, None, 10]
 
 
+def test_the_lag_of_a_node_that_does_not_answer_is_not_known() -> None:
+    """What it last said would be a promise that nobody can keep."""
+    for found in (state(said=reports(c={})), state(said={}, asked=[A, B, C])):
+        assert found["nodes"][2]["lag_bytes"] is None
+        assert "h:3 does not answer in time" in found["why"]
+    without_master = {address: said for address, said in reports().items() if address != A}
+    assert [node["lag_bytes"] for node in state(said=without_master)["nodes"]] == [0, None, None]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e999", "many"])
+def test_a_figure_that_json_does_not_know_is_not_known(number: str) -> None:
+    found = state(said=reports(c=replica_info("c", instantaneous_ops_per_sec=number)))
+    assert found["nodes"][2]["commands_per_second"] is None
+
+
+def test_a_node_that_was_not_asked_is_not_late() -> None:
+    assert state(said=reports(c={}), asked=[A, B])["why"] == []
+
+
 def test_what_a_user_without_info_sees() -> None:
     blind = [
         picture(a, version="", offset=0, epoch=0, lag=0, priority=None, listeners=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -175,10 +176,11 @@ def test_it_makes_a_service(reactor: Any) -> None:
     assert failover.options.delivery == "at-most-once"
 
 
-def run(*words: str) -> tuple[int, str]:
+def run(*words: str, daemon: bool = False) -> tuple[int, str]:
     """twistd with these words, in a process."""
+    front = () if daemon else ("-n",)
     done = subprocess.run(
-        [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", *words],
+        [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", *front, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -199,6 +201,19 @@ def test_a_bad_option_ends_it_with_1_and_without_a_traceback() -> None:
         assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("daemon", [True, False])
+def test_what_cannot_listen_says_so_and_leaves_no_pid_file(tmp_path: Path, daemon: bool) -> None:
+    pid_file, log = tmp_path / "pid", tmp_path / "log"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"--http=tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        words = (f"--pidfile={pid_file}", f"--logfile={log}", "haredis-monitor", NODE, endpoint)
+        status, text = run(*words, daemon=daemon)
+    assert status == 1
+    assert endpoint in text + log.read_text()
+    assert "Traceback" not in text + log.read_text()
+    assert not pid_file.exists()
+
+
 def test_the_unit_for_systemd_uses_options_that_are_there() -> None:
     unit = (ROOT / "examples" / "haredis-monitor.service").read_text(encoding="utf-8")
     [line] = re.findall(r"^ExecStart=(.*)", unit, re.MULTILINE)
@@ -206,6 +221,19 @@ def test_the_unit_for_systemd_uses_options_that_are_there() -> None:
     names = [word.removeprefix("--").partition("=")[0] for word in words]
     assert {"config", "password-file"} == set(names)
     assert {f"{name}=" for name in names} <= set(Options().longOpt)
+
+
+def test_the_unit_for_systemd_leaves_tls_its_callbacks() -> None:
+    """cffi needs memory that is written and run: with this line no link by TLS can be made."""
+    unit = (ROOT / "examples" / "haredis-monitor.service").read_text(encoding="utf-8")
+    assert not re.search(r"^MemoryDenyWriteExecute=", unit, re.MULTILINE)
+
+
+def test_what_is_wrong_in_the_file_is_not_said_of_another_option(tmp_path: Path) -> None:
+    file = tmp_path / "monitor.toml"
+    file.write_text('node = ["a:1", "b:1"]\nheartbeat = -1\n')
+    with pytest.raises(UsageError, match=r"^--config=.*monitor\.toml': heartbeat=-1"):
+        parsed("--config", str(file))
 
 
 def test_help_tells_of_every_option() -> None:

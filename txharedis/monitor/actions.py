@@ -188,6 +188,8 @@ def _parsed(request: Request) -> Order:
     to, timeout, dry_run = given.get("to"), given.get("timeout", 10.0), given.get("dry_run", False)
     if not isinstance(to, str | None):
         raise Refusal(400, "to: not a text")
+    if to is not None and not (to.isprintable() and len(to) <= 255):
+        raise Refusal(400, "to: not the name of a node")  # it would be in the log as it is
     if not isinstance(dry_run, bool):
         raise Refusal(400, "dry_run: not true or false")
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from txharedis.inspection import NodeReport
@@ -33,22 +34,27 @@ def cluster_state(
     elects: bool,
     version: str,
     at: float,
+    asked: Collection[Address] | None = None,
     lag_seconds: Mapping[Address, float] | None = None,
     failover: Mapping[str, Any] | None = None,
     reason: str = "",
 ) -> dict[str, Any]:
     """The whole state, as `GET /cluster` gives it.
 
-    `reports` are those of `client.inspect()`, {} when nobody was asked; `phase` is the word of the
-    service's Phase, `elects` whether this client takes part in failovers, `version` that of
+    `reports` are those of `client.inspect()`, {} when nobody was asked; `asked` who was, by default
+    all nodes if there are reports: of one that gave none the lag is not known. `phase` is the word
+    of the service's Phase, `elects` whether this client takes part in failovers, `version` that of
     txharedis, `at` seconds since 1970. `lag_seconds` is how far in time each replica is behind;
     `failover` tells of one that is under way here; `reason` why there is no master, if it is known.
     What is unknown is None.
     """
     master = None if topology.master is None else reports.get(topology.master)
     lags = lag_seconds or {}
+    if asked is None:
+        asked = [picture.address for picture in topology.nodes] if reports else ()
+    unheard = {address for address in asked if address not in reports}
     nodes = [
-        _node(picture, reports.get(picture.address), master, topology.master, lags)
+        _node(picture, reports.get(picture.address), master, topology.master, lags, unheard)
         for picture in topology.nodes
     ]
     quorum_ok = _answering(topology, reports) >= topology.quorum
@@ -59,7 +65,7 @@ def cluster_state(
         quorum_ok=quorum_ok,
         elects=elects,
         reason=reason,
-        asked=bool(reports),
+        unheard={str(address) for address in unheard},
     )
     lost = health_now.state == NO_MASTER
     heard = [p.listeners for p in topology.nodes if p.listeners is not None]
@@ -93,14 +99,14 @@ def health(
     quorum_ok: bool,
     elects: bool = False,
     reason: str = "",
-    asked: bool = True,
+    unheard: Collection[str] = (),
 ) -> Health:
     """How the group is, by its nodes as they stand in `cluster_state`, and why.
 
     Without a quorum there is no master to write to, whatever one of the nodes says of itself.
-    `asked` tells whether the nodes were asked for their INFO: one that gave none is named then.
+    `unheard` are the nodes that were asked for their INFO and gave none.
     """
-    why = [sentence for node in nodes for sentence in _troubles(node, master, elects, asked)]
+    why = [sentence for node in nodes for sentence in _troubles(node, master, elects, unheard)]
     up = sum(node["status"] == Status.UP.value for node in nodes)
     if master is None and not reason:
         reason = "no node is followed as the master"
@@ -130,11 +136,14 @@ def _node(
     master: NodeReport | None,
     master_address: Address | None,
     lags: Mapping[Address, float],
+    unheard: Collection[Address],
 ) -> dict[str, Any]:
     up = picture.status is Status.UP
     info = _said(report) if up else {}
     role = _ROLES.get(info.get("role", ""), picture.role) if up else None
     is_master = picture.address == master_address and role is Role.MASTER
+    old = picture.address in unheard or master_address in unheard
+    lag = None if old else _lag(picture, info, _said(master), role)
     return {
         "node": str(picture.address),
         "role": None if role is None else role.value,
@@ -143,7 +152,7 @@ def _node(
         "link": _link(picture, info) if role is Role.REPLICA else None,
         "follows": _follows(picture, info) if role is Role.REPLICA else "",
         "offset": _offset(picture, info) if up else None,
-        "lag_bytes": 0 if is_master else _lag(picture, info, _said(master), role),
+        "lag_bytes": 0 if is_master else lag,
         "lag_seconds": 0.0 if is_master else lags.get(picture.address),
         "opcounter": None if report is None or not up else report.opcounter,
         "memory_bytes": _number(info, "used_memory"),
@@ -215,12 +224,15 @@ def _number(info: Mapping[str, str], field: str) -> int | None:
 
 def _float(info: Mapping[str, str], field: str) -> float | None:
     try:
-        return float(info[field])
+        number = float(info[field])
     except (KeyError, ValueError):
         return None
+    return number if isfinite(number) else None
 
 
-def _troubles(node: Mapping[str, Any], master: str | None, elects: bool, asked: bool) -> list[str]:
+def _troubles(
+    node: Mapping[str, Any], master: str | None, elects: bool, unheard: Collection[str]
+) -> list[str]:
     """What is wrong with one node."""
     name = node["node"]
     if node["status"] != Status.UP.value:
@@ -230,7 +242,7 @@ def _troubles(node: Mapping[str, Any], master: str | None, elects: bool, asked: 
     troubles = []
     if node["reason"]:
         troubles.append(f"{name}: {node['reason']}")
-    if asked and node["latency_seconds"] is None:
+    if name in unheard:
         troubles.append(f"{name} does not answer in time")
     if node["role"] == "master" and master not in (None, name):
         troubles.append(f"{name} says that it is a master, beside {master}")

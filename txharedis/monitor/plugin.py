@@ -103,7 +103,7 @@ class Options(usage.Options):
         self["http"] = self["http"] or self._file.get("http") or DEFAULT_ENDPOINT
         self.nodes = self._given_nodes()
         self.client_options = self._given_options()
-        _named("--node", self._check_client)
+        self._check_client()
         self._check_endpoint()
         if self["token-file"] is not None:
             _named("--token-file", self._read_token)
@@ -174,10 +174,19 @@ class Options(usage.Options):
         self.token = read_token(self["token-file"])
 
     def _check_client(self) -> None:
-        parsed = parse_nodes(self.nodes)
-        ClientOptions.from_mapping({**parsed.options, **self.client_options}).fitted(
-            parsed.addresses
-        )
+        def check() -> None:
+            parsed = parse_nodes(self.nodes)
+            ClientOptions.from_mapping({**parsed.options, **self.client_options}).fitted(
+                parsed.addresses
+            )
+
+        try:
+            _named("--node", check)
+        except usage.UsageError as error:
+            text = str(error).removeprefix("--node: ")
+            if text.startswith(tuple(name.replace("-", "_") for name in _OF_THE_CLIENT)):
+                raise usage.UsageError(f"--config={self['config']!r}: {text}") from None
+            raise
 
     def _check_endpoint(self) -> None:
         from twisted.internet import reactor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Any
@@ -43,6 +44,14 @@ def monitor_service(
     return whole
 
 
+class _CannotServe(SystemExit, Exception):
+    """Ends the process with status 1 and one line.
+
+    An Exception too: twistd tells such a one to whoever started it as a daemon, who would wait for
+    ever otherwise, and takes its pid file away.
+    """
+
+
 class _Http(Service):
     """Listens from its start to its stop. What cannot listen ends the process with status 1."""
 
@@ -75,7 +84,7 @@ class _Http(Service):
         )
         self._listening.addCallbacks(self._bound, self._not_bound)
         if self._trouble:
-            raise SystemExit(f"haredis-monitor: {self._trouble}")
+            raise _CannotServe(f"haredis-monitor: {self._trouble}")
 
     def startService(self) -> None:
         super().startService()
@@ -112,7 +121,8 @@ def _place(host: Any) -> str:
     if hasattr(host, "port"):
         name = f"[{host.host}]" if ":" in host.host else host.host
         return f"{name}:{host.port}"
-    return str(getattr(host, "name", host))
+    name = getattr(host, "name", host)
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name)
 
 
 def _is_private(host: str) -> bool:

@@ -34,7 +34,7 @@ LARGEST_BODY = 16 * 1024
 MOST_CONNECTIONS = 800
 """More than all streams, and few enough to leave descriptors for the links to the servers."""
 
-_IDLE = 30.0  # seconds after which a connection without a request is closed
+_IDLE = 30.0  # seconds within which the next request has to be there, or the connection is closed
 _LABEL = rb"[A-Za-z0-9_-]{1,63}"
 _HOST = re.compile(
     rb"(\[[0-9A-Fa-f:.%]{1,60}\]|" + _LABEL + rb"(?:\." + _LABEL + rb"){0,126}\.?)(?::[0-9]{1,5})?"
@@ -159,6 +159,9 @@ class _Channel(HTTPChannel):
         self.site.channels.discard(self)
         super().connectionLost(reason)
 
+    def resetTimeout(self) -> None:
+        """A byte now and then is no reason to keep the connection from somebody else."""
+
     def lineLengthExceeded(self, line: bytes) -> None:
         if self._receivedHeaderSize:
             self.refuse(431, "a header is too long")
@@ -198,6 +201,10 @@ class MonitorSite(Site):
         if len(self.channels) >= MOST_CONNECTIONS:
             return None
         return super().buildProtocol(addr)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Over TLS too it speaks no HTTP/2, which Twisted would offer where it finds h2."""
+        return [b"http/1.1"]
 
     def log(self, request: Any) -> None:
         """Probes come every second: they are no news."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -33,7 +33,7 @@ from txharedis.monitor.lags import Lags
 from txharedis.monitor.loglines import LogLines
 from txharedis.monitor.records import History
 from txharedis.options import Options
-from txharedis.topology import Address, Topology
+from txharedis.topology import Address, Status, Topology
 
 __all__ = ["PERIOD", "SAMPLES", "Listener", "Watched", "Watcher"]
 
@@ -96,6 +96,8 @@ class Watcher(Service):
         self._reason = ""  # why there is no master
         self._seconds_behind: dict[Address, float] = {}
         self.reports: Mapping[Address, NodeReport] = {}
+        self._asked: Collection[Address] = ()  # for these reports
+        self._up: Collection[Address] = ()  # those that the present look asks
         self._looking: Deferred[None] | None = None
         self._looking_since = 0.0
         self._asking: Deferred[None] | None = None
@@ -184,6 +186,8 @@ class Watcher(Service):
                 return
             self._looking.cancel()
         self._looking_since = self._now
+        nodes = self.watched.topology.nodes
+        self._up = [node.address for node in nodes if node.status is Status.UP]
         looking = self._looking = Deferred.fromCoroutine(self._inspect(sampled))
         looking.addErrback(self._failed, "the monitor cannot look")
         looking.addBoth(self._looked, looking)
@@ -197,7 +201,7 @@ class Watcher(Service):
 
     def _settle(self, reports: Mapping[Address, NodeReport], *, sampled: bool) -> None:
         """One look is over: `reports` is what was answered."""
-        self.reports = reports
+        self.reports, self._asked = reports, self._up
         master = self.watched.topology.master
         at = max((report.at for report in reports.values()), default=self._now)
         self._seconds_behind = self._lags.note(at, master, reports)
@@ -282,7 +286,7 @@ class Watcher(Service):
                 self._reason = ""
                 self._history.changed(event, now)
                 self._news_of_history()
-                self.reports = {}  # what they said of their roles is over
+                self.reports, self._asked = {}, ()  # what they said of their roles is over
                 self._show_at_once()
                 return
             case HistoryDiscarded():
@@ -318,6 +322,7 @@ class Watcher(Service):
             elects=self.watched.options.elect,
             version=__version__,
             at=round(self._wall(), 3),
+            asked=self._asked,
             lag_seconds=self._seconds_behind,
             failover=self._failover,
             reason=self._reason,

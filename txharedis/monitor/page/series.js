@@ -4,13 +4,14 @@ export const WINDOW = 300;
 
 /**
  * The samples of both, each time once, oldest first, none older than the window.
- * A monitor that has restarted knows nothing of what was before: it is kept.
+ * A monitor that has restarted knows nothing of what was before: it is kept. What is later than the
+ * newest that is told is of a clock that was set back since: it would keep all others out.
  */
 export function mergeSamples(seen, told) {
   const samples = new Map([...seen, ...told].map((sample) => [sample.at, sample]));
   const sorted = [...samples.values()].sort((a, b) => a.at - b.at);
-  const newest = sorted.length ? sorted[sorted.length - 1].at : 0;
-  return sorted.filter((sample) => sample.at > newest - WINDOW - 1);
+  const newest = (told.length ? told : sorted).at(-1)?.at ?? 0;
+  return sorted.filter(({ at }) => at > newest - WINDOW - 1 && at <= newest);
 }
 
 /** The changes of the master: [{at, old, new}]. */
