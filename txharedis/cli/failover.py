@@ -46,6 +46,9 @@ def _program(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Prog
 
     async def program(reactor: Any) -> int:
         began = reactor.seconds()
+        if len(settings.nodes) == 1:
+            complain("failover", "one node alone: nothing can take its place")
+            return 1
         async with opened(reactor, settings) as group:
             await group.settle(settings.timeout)
             master = group.service.topology.master
