@@ -91,6 +91,8 @@ class Chronicle:
 _TEXT: tuple[type, ...] = (str,)
 _COUNT: tuple[type, ...] = (int, type(None))
 _SECONDS: tuple[type, ...] = (int, float, type(None))
+#: No count, and no number of seconds, is larger; neither is a time of this era.
+_MOST, _LATEST = 2**63, 2**37
 _TYPES: dict[str, tuple[type, ...]] = {
     "epoch": (int,),
     "at": (int, float),
@@ -128,10 +130,14 @@ def read_history(reply: object) -> tuple[FailoverRecord, ...]:
 
 
 def _checked(entry: object, types: dict[str, tuple[type, ...]]) -> dict[str, Any]:
-    """The fields of these names; raises a TypeError for another type."""
+    """The fields of these names; raises a TypeError for another type, a ValueError out of range."""
     if not isinstance(entry, dict):
         raise TypeError
     for name in types.keys() & entry.keys():
         if not isinstance(entry[name], types[name]) or isinstance(entry[name], bool):
             raise TypeError
+        if isinstance(entry[name], (int, float)) and not abs(entry[name]) <= (
+            _LATEST if name == "at" else _MOST
+        ):
+            raise ValueError
     return {name: entry[name] for name in types if name in entry}

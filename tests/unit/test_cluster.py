@@ -298,3 +298,10 @@ def test_a_node_alone_is_a_master_only_when_it_takes_writes(
         alone, {A: report(A, info)}, phase="following", elects=False, version="1.2.3", at=1.0
     )
     assert (found["state"], found["why"]) == (NO_MASTER, [why])
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-inf", "many"])
+def test_a_rate_that_is_no_number_is_unknown(rate: str) -> None:
+    # `state` checks that it can be written as JSON.
+    found = state(said=reports(a={**MASTER_INFO, "instantaneous_ops_per_sec": rate}))
+    assert found["nodes"][0]["commands_per_second"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -251,9 +252,10 @@ def _number(info: Mapping[str, str], field: str) -> int | None:
 
 def _float(info: Mapping[str, str], field: str) -> float | None:
     try:
-        return float(info[field])
+        value = float(info[field])
     except (KeyError, ValueError):
         return None
+    return value if math.isfinite(value) else None
 
 
 def _troubles(
