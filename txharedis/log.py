@@ -17,7 +17,7 @@ from typing import Any
 from twisted.logger import Logger, LoggingFile, LogLevel, formatEvent
 from twisted.python.failure import Failure
 
-__all__ = ["ClientLog"]
+__all__ = ["ClientLog", "printable"]
 
 _numbers = itertools.count(1)
 
@@ -72,10 +72,15 @@ class ClientLog:
     def _say(self, level: Any, line: str, fields: dict[str, Any]) -> None:
         self._logger.emit(level, line, client=self.number, **fields)
         if self._debug and not isinstance(sys.stderr, LoggingFile):
-            text = formatEvent({"log_format": line, **fields})
+            text = printable(formatEvent({"log_format": line, **fields}))
             clock = time.strftime("%H:%M:%S")
             # Nobody may read it any more (`2>&1 | head`): no reason to stop working.
             with contextlib.suppress(OSError, ValueError):
                 print(
                     f"[{clock}](#{self.number}) {level.name}: {text}", file=sys.stderr, flush=True
                 )
+
+
+def printable(text: str) -> str:
+    """In one line, and without control characters: what servers say ends on terminals."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

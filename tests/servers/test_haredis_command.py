@@ -469,6 +469,13 @@ async def test_one_node(server: LocalServer) -> None:
     out, err, status = await haredis("switchover", "--dry-run", server.address)
     assert (out, status) == ("", 1)
     assert "there is no other node" in err
+    out, err, status = await haredis("failover", "--dry-run", server.address)
+    assert (out, status) == ("", 1)
+    assert "one node alone" in err
+    await server.call("REPLICAOF", "127.0.0.1", "1")
+    out, err, status = await haredis("status", server.address)
+    assert (err, status) == ("", 2), out
+    assert f"no master: {server.address} is a replica now" in out
 
 
 @on_reactor

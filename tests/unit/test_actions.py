@@ -274,6 +274,12 @@ def test_a_plan_without_a_winner(decision: Any, would: str) -> None:
     assert plan["reason"] == getattr(decision, "reason", "")
 
 
+def test_a_plan_without_a_name_says_why() -> None:
+    plan = failover_plan(Rehearsal(A, Elect((), "our user may not read haredis:meta on n:2")))
+    assert (plan["would"], plan["winner"], plan["candidates"]) == ("elect", None, [])
+    assert plan["reason"] == "our user may not read haredis:meta on n:2"
+
+
 def test_the_token_is_the_first_line(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\r\nsomething else\n")

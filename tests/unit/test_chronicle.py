@@ -160,3 +160,21 @@ def test_what_a_later_version_adds_does_no_harm() -> None:
     entry = {"epoch": 3, "at": 1.0, "old": "a", "new": "b", "reason": "r", "more": [1]}
     (record,) = read_history([b"3", json.dumps(entry).encode()])
     assert (record.old, record.new) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"at": NaN',
+        '"at": 1e300',
+        '"at": -1e300',
+        '"at": 1, "outage": Infinity',
+        '"at": 1, "old_offset_age": -Infinity',
+        '"at": 1, "offset": 1000000000000000000000',
+    ],
+)
+def test_numbers_that_nobody_could_show_are_left_out(field: str) -> None:
+    good = '{"epoch": 2, "at": 2.0, "old": "n:1", "new": "n:2", "reason": "r"}'
+    bad = '{"epoch": 3, "old": "n:1", "new": "n:2", "reason": "r", ' + field + "}"
+    reply = [b"2", good.encode(), b"3", bad.encode()]
+    assert [record.epoch for record in read_history(reply)] == [2]

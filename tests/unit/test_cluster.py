@@ -283,3 +283,45 @@ def test_without_reports_the_pictures_stand() -> None:
     node = found["nodes"][1]
     assert (node["offset"], node["lag_bytes"], node["link"]) == (1000, 10, "up")
     assert (node["version"], node["memory_bytes"]) == ("7.0.15", None)
+
+
+def test_a_master_with_data_of_its_own_is_no_second_master() -> None:
+    alien = {**MASTER_INFO, "run_id": "run-c", "db0": "keys=2,expires=0", "db3": "keys=1,expires=0"}
+    pictures = picture(B, group="g"), picture(C, role=Role.MASTER, group="", epoch=0)
+    found = state(picture(A, group="g"), *pictures, said=reports(c=alien))
+    assert found["state"] == DEGRADED
+    assert found["why"] == [
+        "h:3 is a master with 3 keys that are not this group's: it is left alone"
+        " (adopt names nodes whose data may go)"
+    ]
+    # With nothing but what clients share it is made a replica, like one of the group.
+    shared = {**MASTER_INFO, "run_id": "run-c", "db15": "keys=2,expires=0"}
+    found = state(picture(A, group="g"), *pictures, said=reports(c=shared))
+    assert found["why"] == ["h:3 says that it is a master, beside h:1"]
+    member = picture(C, role=Role.MASTER, group="g", epoch=11)
+    found = state(picture(A, group="g"), picture(B, group="g"), member, said=reports(c=alien))
+    assert found["why"] == ["h:3 says that it is a master, beside h:1"]
+
+
+@pytest.mark.parametrize(
+    ("info", "why"),
+    [
+        (replica_info("run-a"), "h:1 is a replica now"),
+        ({**MASTER_INFO, "loading": "1"}, "h:1 is loading its data"),
+    ],
+)
+def test_a_node_alone_is_a_master_only_when_it_takes_writes(
+    info: Mapping[str, str], why: str
+) -> None:
+    alone = Topology(master=A, epoch=0, group="", quorum=1, nodes=(picture(A, epoch=0),))
+    found = cluster_state(
+        alone, {A: report(A, info)}, phase="following", elects=False, version="1.2.3", at=1.0
+    )
+    assert (found["state"], found["why"]) == (NO_MASTER, [why])
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-inf", "many"])
+def test_a_rate_that_is_no_number_is_unknown(rate: str) -> None:
+    # `state` checks that it can be written as JSON.
+    found = state(said=reports(a={**MASTER_INFO, "instantaneous_ops_per_sec": rate}))
+    assert found["nodes"][0]["commands_per_second"] is None

@@ -27,3 +27,8 @@ def test_debug_mode_prints_the_time_the_client_and_the_level(
 def test_line_that_nobody_reads_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", NobodyReads())
     ClientLog(debug_mode=True).info("a line")
+
+
+def test_debug_mode_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    ClientLog(debug_mode=True).info("{node} says: {why}", node="n:1", why="NOAUTH \x1b[2J")
+    assert "n:1 says: NOAUTH ?[2J" in capsys.readouterr().err

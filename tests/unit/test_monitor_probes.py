@@ -161,3 +161,10 @@ def test_bad_nodes_are_named(text: str) -> None:
 def test_unknown_nodes_are_named() -> None:
     with pytest.raises(UnknownNode, match="d:4 is not one of the nodes"):
         probes.parse_node(cluster(), "d:4")
+
+
+def test_a_replica_that_is_alone_is_no_master() -> None:
+    alone = cluster(nodes=[node(A, role="replica", link="up", follows="x:9")])
+    answer = probes.primary(alone)
+    assert answer.code == 503
+    assert answer.body["why"] == "a:1 is a replica now"

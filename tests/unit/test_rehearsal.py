@@ -92,3 +92,45 @@ def test_a_client_that_only_follows_can_tell_what_the_others_would_do() -> None:
         told = rehearse(replace(seen, evidence=follower, decision=decision))
         assert told == rehearse(seen)
         assert isinstance(told.decision, Elect)
+
+
+def blind(address: Address, role: Role = Role.REPLICA) -> NodeView:
+    follows = A if role is Role.REPLICA else None
+    return NodeView(address=address, run_id="", role=role, follows=follows, blind=True)
+
+
+def followed(*views: NodeView) -> Survey:
+    """As a client sees them whose user may only follow."""
+    now = survey(*views)
+    evidence = replace(now.evidence, follows_only=True, epoch=0, group="", history="")
+    return replace(now, evidence=evidence, decision=decide(now.views, evidence))
+
+
+def test_who_cannot_see_the_keys_cannot_tell_who_would_win() -> None:
+    now = followed(blind(A, Role.MASTER), blind(B), blind(C))
+    assert isinstance(now.decision, Follow)
+    rehearsal = rehearse(now)
+    assert rehearsal.master == A
+    # The nodes do answer, so it is no lack of a quorum.
+    reason = "our user may not read haredis:meta on n:2, n:3"
+    assert rehearsal.decision == Elect((), reason)
+
+
+def test_who_cannot_see_the_keys_says_what_he_sees_without_a_master() -> None:
+    now = followed(blind(A, Role.MASTER), blind(B, Role.MASTER), blind(C))
+    decision = rehearse(now).decision
+    assert isinstance(decision, Elect)
+    assert not decision.candidates
+    assert "2 nodes say that they are master (n:1, n:2)" in decision.reason
+    assert "may not read haredis:meta on n:1, n:2, n:3" in decision.reason
+
+
+def test_who_cannot_see_the_keys_still_counts_the_nodes() -> None:
+    decision = rehearse(followed(blind(A, Role.MASTER))).decision
+    assert isinstance(decision, Wait)
+    assert decision.reason.startswith("no quorum: 1 of 3 nodes answer")
+    decision = rehearse(followed(blind(A, Role.MASTER), blind(B))).decision
+    assert isinstance(decision, Wait)
+    assert decision.reason == (
+        "no quorum: 1 of 3 nodes answer, 2 needed (n:1 refused, n:3 refused)"
+    )

@@ -10,9 +10,11 @@ import pytest
 from txharedis.chronicle import FailoverRecord
 from txharedis.cli import history, status
 from txharedis.cli.failover import Election, outlook
-from txharedis.cli.table import clean, moment, size, table
+from txharedis.cli.running import complain, say, say_json
+from txharedis.cli.table import moment, size, table
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.events import FailoverEnded, FailoverStarted, LockNotGranted, MasterChanged
+from txharedis.log import printable
 from txharedis.topology import Address, NodeView, Role
 
 
@@ -49,7 +51,7 @@ def test_a_table() -> None:
         "+---+",
         "+---+",
     ]
-    assert clean("grün\r\n\x00") == "grün???"
+    assert printable("grün\r\n\x00") == "grün???"
 
 
 def node(name: str, **fields: Any) -> dict[str, Any]:
@@ -218,7 +220,9 @@ def test_what_a_failover_would_do() -> None:
     assert outlook(None, elect)[0].startswith("now h:2 would be elected")
     for decision in (Wait("no quorum"), Refuse("no quorum")):
         assert outlook(None, decision) == ["now no node would be elected: no quorum"]
-    assert outlook(None, Elect((), "by roles")) == ["now a master would be elected: by roles"]
+    assert outlook(None, Elect((), "by roles")) == [
+        "now it cannot be told who would be elected: by roles"
+    ]
     assert outlook(None, Follow(Address("h", 2))) == ["now h:2 would be followed"]
 
 
@@ -236,3 +240,12 @@ def test_an_election_is_over_when_nothing_is_left_to_do() -> None:
     election.note(ended)
     assert election.over
     assert election.won is ended
+
+
+def test_a_terminal_obeys_nothing_that_a_server_says(capsys: pytest.CaptureFixture[str]) -> None:
+    say("denied: \x1b]0;title\x07", "second\nline")
+    complain("failover", "no master: \x1b[2J")
+    say_json({"why": "\x1b[2J"}, indent=None)
+    out, err = capsys.readouterr()
+    assert out == 'denied: ?]0;title?\nsecond?line\n{"why": "\\u001b[2J"}\n'
+    assert err == "haredis failover: no master: ?[2J\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,11 +12,11 @@ from txharedis._version import __version__
 from txharedis.cli import advice, findings
 from txharedis.cli.findings import Finding, Level
 from txharedis.cli.looking import Group, opened
-from txharedis.cli.running import Program, say
+from txharedis.cli.running import Program, say, say_json
 from txharedis.cli.settings import Settings, add_node_options, read_settings
-from txharedis.cli.table import clean
 from txharedis.errors import HARedisError, InvalidOption
 from txharedis.inspection import NodeReport
+from txharedis.log import printable
 from txharedis.monitor.cluster import NO_MASTER
 from txharedis.rights import denied
 from txharedis.topology import SENTINEL_CHANNEL, Address, Status
@@ -50,7 +49,7 @@ def _program(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Prog
             state, found = await _look(group, settings, since)
         status = exit_status(state["state"], found)
         if given.json:
-            say(json.dumps(_plain(state, found, status), indent=2))
+            say_json(_plain(state, found, status))
         else:
             say(*drawn(found))
         return status
@@ -68,7 +67,7 @@ def exit_status(state: str, found: Sequence[Finding]) -> int:
 def drawn(found: Sequence[Finding]) -> list[str]:
     """One line for each finding."""
     return [
-        clean(
+        printable(
             f"{finding.level.value:<8} {finding.topic:<10} "
             + (f"{', '.join(finding.nodes)}: " if finding.nodes else "")
             + finding.text

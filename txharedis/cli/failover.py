@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +10,7 @@ from twisted.internet.task import deferLater
 
 from txharedis.chronicle import FailoverRecord
 from txharedis.cli.looking import Group, opened
-from txharedis.cli.running import Program, say
+from txharedis.cli.running import Program, complain, say
 from txharedis.cli.settings import Settings, add_node_options, read_settings
 from txharedis.election import Decision, Elect, Follow, Refuse, Wait
 from txharedis.errors import HARedisError, InvalidOption
@@ -47,6 +46,9 @@ def _program(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Prog
 
     async def program(reactor: Any) -> int:
         began = reactor.seconds()
+        if len(settings.nodes) == 1:
+            complain("failover", "one node alone: nothing can take its place")
+            return 1
         async with opened(reactor, settings) as group:
             await group.settle(settings.timeout)
             master = group.service.topology.master
@@ -55,17 +57,14 @@ def _program(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Prog
                 rehearsal = await group.service.rehearse()
                 lines = outlook(rehearsal.master, rehearsal.decision)
                 say(*lines, *_lacking(group.service.topology))
-                return 0 if isinstance(rehearsal.decision, Elect) else 1
+                decision = rehearsal.decision
+                return 0 if isinstance(decision, Elect) and decision.candidates else 1
         if master is not None:
-            _complain(f"{master} is the master and lives: haredis switchover moves it")
+            complain("failover", f"{master} is the master and lives: haredis switchover moves it")
             return 1
         return await _take_part(reactor, settings, began + settings.timeout)
 
     return program
-
-
-def _complain(text: str) -> None:
-    print(f"haredis failover: {text}", file=sys.stderr)
 
 
 def outlook(master: object, decision: Decision) -> list[str]:
@@ -80,7 +79,7 @@ def outlook(master: object, decision: Decision) -> list[str]:
             lines += [f"after it comes {view.address}" for view in others[:1]]
             lines += [f"then {view.address}" for view in others[1:]]
         case Elect(reason=reason):
-            lines.append(f"{when} a master would be elected: {reason}")
+            lines.append(f"{when} it cannot be told who would be elected: {reason}")
         case Wait(reason=reason) | Refuse(reason=reason):
             lines.append(f"{when} no node would be elected: {reason}")
         case Follow(master=follows):
@@ -136,14 +135,18 @@ async def _take_part(reactor: Any, settings: Settings, end: float) -> int:
             if election.excuse:
                 why += f" ({election.excuse})"
             lacking = _lacking(group.service.topology)
-            _complain("; ".join([f"no master within {settings.timeout} s: {why}", *lacking]))
+            complain(
+                "failover", "; ".join([f"no master within {settings.timeout} s: {why}", *lacking])
+            )
             return 1
         say(await _result(group, election))
         # Servers that come to their data one after the other need a client as long as that takes.
         while (left := _apart(group.service.topology)) and reactor.seconds() < end:
             await deferLater(reactor, 0.02)
         for node in left:
-            _complain(f"{node} does not follow it yet: any client that may elect sees to that")
+            complain(
+                "failover", f"{node} does not follow it yet: any client that may elect sees to that"
+            )
     return 0
 
 

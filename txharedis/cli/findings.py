@@ -165,4 +165,7 @@ def election(master: object, decision: Decision) -> Finding:
             return Finding(Level.OK, "failover", text)
         case Wait(reason=reason) | Refuse(reason=reason):
             return Finding(Level.PROBLEM, "failover", f"{when} nobody would be elected: {reason}")
+        case Elect(reason=reason):
+            text = f"{when} it cannot be told who would be elected: {reason}"
+            return Finding(Level.PROBLEM, "failover", text)
     return Finding(Level.PROBLEM, "failover", f"{when} it is not clear who would be elected")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from txharedis.chronicle import HISTORY_KEY, FailoverRecord, read_history
 from txharedis.cli.looking import opened
-from txharedis.cli.running import Program, say
+from txharedis.cli.running import Program, complain, say, say_json
 from txharedis.cli.settings import Settings, add_node_options, read_settings
 from txharedis.cli.table import moment, table
 from txharedis.errors import InvalidOption
@@ -48,11 +46,11 @@ def _program(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Prog
         try:
             records = await _ask(reactor, settings)
         except _NotTold as error:
-            print(f"haredis history: {error}", file=sys.stderr)
+            complain("history", str(error))
             return 1
         records = records[: given.limit]
         if given.json:
-            say(json.dumps({"failovers": list(map(_plain, records))}, indent=2))
+            say_json({"failovers": list(map(_plain, records))})
         elif records:
             say(*drawn(records))
         else:

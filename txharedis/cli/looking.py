@@ -65,6 +65,7 @@ class Group:
             version=__version__,
             at=time.time(),
             reason=reason,
+            db_num=self.service.options.haredis_db_num,
         )
 
     async def why_none(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -12,15 +13,27 @@ from typing import Any, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
 
-__all__ = ["Program", "run", "say"]
+from txharedis.log import printable
+
+__all__ = ["Program", "complain", "run", "say", "say_json"]
 
 Program: TypeAlias = Callable[[Any], Coroutine[Deferred[Any], Any, int]]
 """What a subcommand does: given the reactor, it returns the exit status."""
 
 
 def say(*lines: str) -> None:
-    """Print these lines, at once and together."""
-    print("\n".join(lines), flush=True)
+    """Print these lines, at once and together; parts of them come from servers."""
+    print("\n".join(map(printable, lines)), flush=True)
+
+
+def say_json(value: object, *, indent: int | None = 2) -> None:
+    """Print it as JSON, which escapes what a terminal would obey."""
+    print(json.dumps(value, indent=indent), flush=True)
+
+
+def complain(command: str, text: str) -> None:
+    """Say on standard error why the subcommand of this name did not succeed."""
+    print(f"haredis {command}: {printable(text)}", file=sys.stderr)
 
 
 def run(program: Program) -> int:

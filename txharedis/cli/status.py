@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 from twisted.internet.task import deferLater
 
 from txharedis.cli.looking import EXIT, opened
-from txharedis.cli.running import Program, say
+from txharedis.cli.running import Program, say, say_json
 from txharedis.cli.settings import Settings, add_node_options, read_settings
-from txharedis.cli.table import clean, size, table
+from txharedis.cli.table import size, table
 from txharedis.errors import InvalidOption
+from txharedis.log import printable
 from txharedis.options import check_seconds
 
 __all__ = ["add_to", "drawn"]
@@ -61,7 +61,7 @@ async def _show(reactor: Any, settings: Settings, every: float | None, *, as_jso
         while True:
             state = await group.state()
             if as_json:
-                say(json.dumps(state, indent=2 if every is None else None))
+                say_json(state, indent=2 if every is None else None)
             elif every is not None and sys.stdout.isatty():
                 # Over what stands there, line by line, and what is below it away: no flicker.
                 lines = "".join(f"{line}\x1b[K\n" for line in drawn(state))
@@ -101,7 +101,9 @@ def drawn(state: Mapping[str, Any]) -> list[str]:
     count = len(state["nodes"])
     title = f"Group: {group} (epoch {state['epoch']}, quorum {state['quorum']} of {count})"
     lines = table(columns, rows, title=title, right=_NUMBERS)
-    return lines + ([clean(f"{state['state']}: {why}") for why in state["why"]] or [state["state"]])
+    return lines + (
+        [printable(f"{state['state']}: {why}") for why in state["why"]] or [state["state"]]
+    )
 
 
 def _cell(node: Mapping[str, Any], column: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import suppress
 from typing import Any
 
 from twisted.python.failure import Failure
 
 from txharedis.cli.looking import opened
-from txharedis.cli.running import Program, say
+from txharedis.cli.running import Program, complain, say
 from txharedis.cli.settings import Settings, add_node_options, read_settings
 from txharedis.errors import HARedisError, InvalidOption, NoMaster
 from txharedis.events import Event, FailoverEnded, Waiting
@@ -56,7 +55,7 @@ def _program(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Prog
             else:
                 say(await _move(reactor, settings, target))
         except HARedisError as error:
-            print(f"haredis switchover: {error}", file=sys.stderr)
+            complain("switchover", str(error))
             return 1
         return 0
 

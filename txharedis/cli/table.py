@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-__all__ = ["clean", "moment", "size", "table"]
+from txharedis.log import printable
+
+__all__ = ["moment", "size", "table"]
 
 
 def table(
@@ -16,12 +18,12 @@ def table(
     right: Sequence[str] = (),
 ) -> list[str]:
     """The lines of a table with a frame; the columns named in `right` hold numbers."""
-    cells = [list(map(clean, row)) for row in rows]
+    cells = [list(map(printable, row)) for row in rows]
     widths = [
         max([len(name), *(len(row[place]) for row in cells)]) for place, name in enumerate(columns)
     ]
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
-    top = f"+ {clean(title)} " if title else ""
+    top = f"+ {printable(title)} " if title else ""
     lines = [top + rule[len(top) :], _line(columns, widths, columns, ()), rule]
     lines += [_line(row, widths, columns, right) for row in cells]
     return [*lines, rule]
@@ -35,11 +37,6 @@ def _line(
         for cell, width, name in zip(cells, widths, columns, strict=True)
     )
     return "|" + "|".join(placed) + "|"
-
-
-def clean(text: str) -> str:
-    """In one line, and without control characters: they come from servers."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def size(count: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -38,6 +39,7 @@ def cluster_state(
     lag_seconds: Mapping[Address, float] | None = None,
     failover: Mapping[str, Any] | None = None,
     reason: str = "",
+    db_num: int = 15,
 ) -> dict[str, Any]:
     """The whole state, as `GET /cluster` gives it.
 
@@ -45,7 +47,8 @@ def cluster_state(
     all nodes if there are reports: of one that gave none the lag is not known. `phase` is the word
     of the service's Phase, `elects` whether this client takes part in failovers, `version` that of
     txharedis, `at` seconds since 1970. `lag_seconds` is how far in time each replica is behind;
-    `failover` tells of one that is under way here; `reason` why there is no master, if it is known.
+    `failover` tells of one that is under way here; `reason` why there is no master, if it is known;
+    `db_num` is the database of the keys that clients share.
     What is unknown is None.
     """
     master = None if topology.master is None else reports.get(topology.master)
@@ -66,6 +69,7 @@ def cluster_state(
         elects=elects,
         reason=reason,
         unheard={str(address) for address in unheard},
+        strangers=_strangers(topology, reports, db_num),
     )
     lost = health_now.state == NO_MASTER
     heard = [p.listeners for p in topology.nodes if p.listeners is not None]
@@ -100,13 +104,22 @@ def health(
     elects: bool = False,
     reason: str = "",
     unheard: Collection[str] = (),
+    strangers: Mapping[str, int] | None = None,
 ) -> Health:
     """How the group is, by its nodes as they stand in `cluster_state`, and why.
 
     Without a quorum there is no master to write to, whatever one of the nodes says of itself.
-    `unheard` are the nodes that were asked for their INFO and gave none.
+    A node that is alone is followed whatever it is; it takes writes as a master with its data only.
+    `unheard` are the nodes that were asked for their INFO and gave none; `strangers` tells of
+    masters that are not of this group how many keys they hold.
     """
-    why = [sentence for node in nodes for sentence in _troubles(node, master, elects, unheard)]
+    foreign = strangers or {}
+    why = [
+        sentence
+        for node in nodes
+        for sentence in _troubles(node, master, elects, unheard, foreign.get(node["node"], 0))
+    ]
+    useless = len(nodes) == 1 and (nodes[0]["role"] == "replica" or nodes[0]["loading"])
     up = sum(node["status"] == Status.UP.value for node in nodes)
     if master is None and not reason:
         reason = "no node is followed as the master"
@@ -114,7 +127,7 @@ def health(
         why.insert(0, f"no quorum: {up} of {len(nodes)} nodes are up, {quorum} needed")
     if master is None:
         why.insert(0, reason)
-    if master is None or not quorum_ok:
+    if master is None or not quorum_ok or useless:
         return Health(NO_MASTER, tuple(why))
     return Health(DEGRADED if why else HEALTHY, tuple(why))
 
@@ -124,6 +137,31 @@ def _answering(topology: Topology, reports: Mapping[Address, NodeReport]) -> int
     up = [picture.address for picture in topology.nodes if picture.status is Status.UP]
     named = {address: _said(reports.get(address)).get("run_id", "") for address in up}
     return len({run_id or address for address, run_id in named.items()})
+
+
+def _strangers(
+    topology: Topology, reports: Mapping[Address, NodeReport], db_num: int
+) -> dict[str, int]:
+    """How many keys each master holds that carries another group's id than ours, or none.
+
+    A client does not make it a replica: its data would be gone.
+    """
+    found = {}
+    for picture in topology.nodes:
+        info = _said(reports.get(picture.address))
+        if (
+            topology.group not in ("", picture.group)
+            and info.get("role") == "master"
+            and not picture.missing_rights
+        ):
+            held = [
+                value
+                for name, value in info.items()
+                if re.fullmatch("db[0-9]+", name) and name != f"db{db_num}"
+            ]
+            counts = [re.match("keys=([0-9]{1,18}),", value) for value in held]
+            found[str(picture.address)] = sum(int(count[1]) for count in counts if count)
+    return found
 
 
 def _said(report: NodeReport | None) -> Mapping[str, str]:
@@ -231,7 +269,11 @@ def _float(info: Mapping[str, str], field: str) -> float | None:
 
 
 def _troubles(
-    node: Mapping[str, Any], master: str | None, elects: bool, unheard: Collection[str]
+    node: Mapping[str, Any],
+    master: str | None,
+    elects: bool,
+    unheard: Collection[str],
+    foreign: int,
 ) -> list[str]:
     """What is wrong with one node."""
     name = node["node"]
@@ -244,7 +286,12 @@ def _troubles(
         troubles.append(f"{name}: {node['reason']}")
     if name in unheard:
         troubles.append(f"{name} does not answer in time")
-    if node["role"] == "master" and master not in (None, name):
+    if node["role"] == "master" and foreign and master != name:
+        troubles.append(
+            f"{name} is a master with {foreign} keys that are not this group's: it is left alone"
+            " (adopt names nodes whose data may go)"
+        )
+    elif node["role"] == "master" and master not in (None, name):
         troubles.append(f"{name} says that it is a master, beside {master}")
     if node["role"] == "replica":
         troubles += _replica_troubles(node, master)

@@ -15,8 +15,8 @@ __all__ = ["failover_plan", "switchover_plan"]
 def failover_plan(rehearsal: Rehearsal) -> dict[str, Any]:
     """What the clients would do if the master died now; without one, what they do.
 
-    `would` is "elect" (then there are a `winner` and the `candidates`, best first), "wait",
-    "refuse", or "follow": there is a master that is not used yet.
+    `would` is "elect" (then there are a `winner` and the `candidates`, best first; none when our
+    user may not see who), "wait", "refuse", or "follow": there is a master that is not used yet.
     """
     decision = rehearsal.decision
     plan: dict[str, Any] = {
@@ -27,7 +27,7 @@ def failover_plan(rehearsal: Rehearsal) -> dict[str, Any]:
         "why": "",
         "candidates": [],
     }
-    if isinstance(decision, Elect):
+    if isinstance(decision, Elect) and decision.candidates:
         plan["winner"] = str(decision.candidates[0].address)
         plan["why"] = decision.why
         plan["candidates"] = [_candidate(view) for view in decision.candidates]

@@ -132,6 +132,8 @@ def _no_master(cluster: Cluster) -> str:
     if not cluster["quorum_ok"]:
         return f"no quorum of nodes answers, so {cluster['master']} may have been replaced"
     [node] = [node for node in cluster["nodes"] if node["node"] == cluster["master"]]
+    if len(cluster["nodes"]) == 1 and node["role"] == "replica":
+        return f"{node['node']} is a replica now"
     return _not_up(node)
 
 

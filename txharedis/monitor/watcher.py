@@ -326,6 +326,7 @@ class Watcher(Service):
             lag_seconds=self._seconds_behind,
             failover=self._failover,
             reason=self._reason,
+            db_num=self.watched.options.haredis_db_num,
         )
 
     def _tell(self, kind: str, value: dict[str, Any]) -> None:
