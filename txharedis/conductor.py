@@ -21,6 +21,7 @@ from txharedis.dispatch import Dispatch
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
     AccessDenied,
+    InvalidOption,
     LinkLost,
     LockLost,
     ResponseError,
@@ -402,7 +403,8 @@ class Conductor:
                 self.group.recheck_rights()
                 patience = 1.0
             master = None
-        self._report(master, decision.reason, before, lost_at, self._campaign.why)
+        old = _former(survey) if before is None else before.node
+        self._report(master, decision.reason, old, before, lost_at, self._campaign.why)
         if master is not None:
             return 0.0
         self._become(Phase.ORIENTATING)
@@ -414,6 +416,7 @@ class Conductor:
         self,
         master: NodeView | None,
         reason: str,
+        old: Address | None,
         before: LastWord | None,
         lost_at: float | None,
         why: str = "",
@@ -433,7 +436,7 @@ class Conductor:
                 reason=reason,
                 outage=self._outage,
                 offset=master.offset,
-                old=None if before is None else before.node,
+                old=old,
                 old_offset=None if word is None else word.offset,
                 old_offset_age=age,
                 why=why,
@@ -475,11 +478,11 @@ class Conductor:
         if master is None:
             self._log.warn("switchover {id} failed: {why}", id=self._move_id, why=why)
             self.traffic.let_go()
-            self._report(None, "switchover", None, None)
+            self._report(None, "switchover", old.address, None, None)
             return
         # They were level when the old one let go.
         word = LastWord(old.address, old.replid, master.offset, self._now)
-        self._report(master, "switchover", word, None, "as planned")
+        self._report(master, "switchover", old.address, word, None, "as planned")
 
     # What the nodes, the queue and the gossip tell.
 
@@ -584,6 +587,15 @@ class Conductor:
     def _emit(self, event: Event) -> None:
         if not self.stopped:
             self._tell(event)
+
+
+def _former(survey: Survey) -> Address | None:
+    """The master that the newest meta names, for who has never followed it."""
+    newest = max(survey.views.values(), key=lambda view: view.epoch, default=None)
+    try:
+        return Address.parse(newest.meta_master) if newest and newest.meta_master else None
+    except InvalidOption:
+        return None
 
 
 def _nothing() -> None:

@@ -12,7 +12,7 @@ from tests.servers.conftest import Watch
 from tests.support import eventually
 from txharedis import InvalidOption, ServiceStopped, SwitchoverFailed
 from txharedis.election import Elect, Wait
-from txharedis.events import HistoryDiscarded
+from txharedis.events import FailoverEnded, HistoryDiscarded
 from txharedis.testing.servers import LocalServer
 from txharedis.topology import Address
 
@@ -132,3 +132,23 @@ async def test_what_a_switchover_would_do(group: list[LocalServer], watch: Watch
     await client.disconnect()
     with pytest.raises(ServiceStopped):
         await planned()
+
+
+@on_reactor
+async def test_who_comes_after_the_death_names_the_old_master_too(
+    group: list[LocalServer], watch: Watch
+) -> None:
+    first = watch(group).client
+    await answer(first.set("k", "v"))
+    await until_settled(group)
+    await first.disconnect()
+    group[0].kill()
+    await group[0].exited()
+    later = watch(group)
+    assert await answer(later.client.get("k")) == "v"
+    await eventually(lambda: later.seen(FailoverEnded))
+    ended = later.seen(FailoverEnded)[-1]
+    assert (str(ended.old), ended.old_offset) == (group[0].address, None)
+    await eventually(lambda: _entries(later.client, 1))
+    (record,) = await answer(later.client.history())
+    assert (record.old, record.new) == (group[0].address, later.client.master)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 
 from txharedis import InvalidOption, NoMaster, SwitchoverFailed
 from txharedis.election import Elect, Follow, Refuse, Wait
@@ -298,3 +299,23 @@ def test_a_token_that_is_no_secret_is_refused(tmp_path: Path, text: str) -> None
 def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match="nowhere"):
         read_token(str(tmp_path / "nowhere"))
+
+
+def test_orders_without_the_token_are_told_of_once_a_minute() -> None:
+    scene = Scene()
+    lines: list[str] = []
+    globalLogPublisher.addObserver(observe := lambda event: lines.append(formatEvent(event)))
+    try:
+        for _ in range(5):
+            scene.ask("switchover", authorization=None)
+            scene.clock.advance(20.0)
+        scene.client.outcome = SwitchoverFailed("no:\x1b[31m")
+        scene.ask("switchover")
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert lines == [
+        "somebody gave orders without the token",
+        "somebody gave orders without the token",
+        "somebody asks for a switchover to the best replica",
+        "what somebody asks for is not done: no:?[31m",
+    ]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -26,6 +25,7 @@ from txharedis.errors import (
     ServiceStopped,
     WouldDiscardData,
 )
+from txharedis.log import printable
 from txharedis.monitor.plans import failover_plan, switchover_plan
 from txharedis.options import check_seconds
 
@@ -84,11 +84,12 @@ class Order:
 class Actions:
     """`token` is the secret, None when nothing may be done here."""
 
-    def __init__(self, clock: IReactorTime, client: HAClient, token: str | None) -> None:
+    def __init__(self, clock: Any, client: HAClient, token: str | None) -> None:
         self._clock = clock
         self._client = client
         self._token = token
         self._log = Logger(namespace="txharedis")
+        self._warned_until = 0.0
 
     async def switchover(self, request: Request) -> dict[str, Any]:
         """Move the master, as HAClient.switchover does; a dry run says to whom.
@@ -107,7 +108,7 @@ class Actions:
             old = self._client.master
             new = await self._client.switchover(order.to, order.timeout)
         except HARedisError as error:
-            raise _refused(error) from None
+            raise self._refused(request, error) from None
         return {"result": "switched over", "old": old, "new": new}
 
     async def failover(self, request: Request) -> dict[str, Any]:
@@ -136,8 +137,21 @@ class Actions:
             ready: Deferred[Any] = self._client.when_ready()
             await ready.addTimeout(order.timeout, self._clock, too_late)
         except HARedisError as error:
-            raise _refused(error) from None
+            raise self._refused(request, error) from None
         return {"result": "elected", "new": self._client.master, "reason": plan["reason"]}
+
+    def _refused(self, request: Request, error: HARedisError) -> Refusal:
+        self._log.info(
+            "what {who} asks for is not done: {why}", who=_peer(request), why=printable(str(error))
+        )
+        return _refusal(error)
+
+    def _warn_of(self, request: Request) -> None:
+        """Somebody has no token, or guesses: said once a minute, however often it is tried."""
+        now = self._clock.seconds()
+        if now >= self._warned_until:
+            self._warned_until = now + 60.0
+            self._log.warn("{who} gave orders without the token", who=_peer(request))
 
     def _order(self, request: Request) -> Order:
         """What is asked for, by somebody who may."""
@@ -149,6 +163,7 @@ class Actions:
         # As bytes, in constant time: it tells nothing of how much of a guess was right.
         good = hmac.compare_digest(token.strip(), self._token.encode())
         if not good or scheme.lower() != b"bearer":
+            self._warn_of(request)
             raise Refusal(401, "the token is needed: Authorization: Bearer ...")
         return _parsed(request)
 
@@ -201,7 +216,7 @@ def _parsed(request: Request) -> Order:
     return Order(to, float(timeout), dry_run)
 
 
-def _refused(error: HARedisError) -> Refusal:
+def _refusal(error: HARedisError) -> Refusal:
     code = 409
     if isinstance(error, InvalidOption):
         code = 400

@@ -57,20 +57,21 @@ class Hosts:
     """Which names a request may call this server by; `allowed` are more of them.
 
     A page of somebody else's whose name was made to mean 127.0.0.1 is the same origin to a browser.
-    So, on a loopback address, only names that can mean nothing else are answered. A request
-    without the header is no browser's.
+    So, on a loopback address, only names that can mean nothing else are answered; on any other one
+    the same holds when there are names to allow. A request without the header is no browser's.
     """
 
     def __init__(self, allowed: Collection[str] = ()) -> None:
         self._allowed = {_plain(name) for name in allowed}
-        self._checks = False
+        self._checks = bool(self._allowed)
 
     def bound(self, host: str) -> None:
         """The server listens on this address."""
         try:
-            self._checks = ip_address(host.partition("%")[0]).is_loopback
+            loopback = ip_address(host.partition("%")[0]).is_loopback
         except ValueError:
-            self._checks = False  # the path of a unix socket
+            loopback = False  # the path of a unix socket
+        self._checks = self._checks or loopback
         self._allowed |= {"localhost", "127.0.0.1", "::1", _plain(host)}
 
     def accepts(self, header: bytes | None) -> bool:
