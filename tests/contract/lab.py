@@ -94,6 +94,8 @@ class AnyServer(Protocol):
     async def restart(self, *, keep: bool = False) -> None: ...
     async def restart_slowly(self) -> None: ...
 
+    async def load_quickly(self) -> None: ...
+
 
 class SimulatedServer:
     def __init__(self, server: Server) -> None:
@@ -106,10 +108,13 @@ class SimulatedServer:
         self.server.restart(keep=keep, load_time=0.01 if keep else 0.0)
 
     async def restart_slowly(self) -> None:
-        """Kill it, and start it with the data that it has: that takes two seconds or so."""
+        """Kill it, and start it with the data that it has: that takes many seconds."""
         data = self.server.keys.snapshot()
         self.server.kill()
-        self.server.start(data, load_time=2.0)
+        self.server.start(data, load_time=20.0)
+
+    async def load_quickly(self) -> None:
+        """It need not take as long any more. (Its clock is a simulated one.)"""
 
 
 class RealServer:
@@ -123,8 +128,11 @@ class RealServer:
 
     async def restart_slowly(self) -> None:
         await self.server.call("SAVE")
-        slow = ("--key-load-delay", "8000", "--loading-process-events-interval-bytes", "1024")
+        slow = ("--key-load-delay", "25000", "--loading-process-events-interval-bytes", "1024")
         await self.server.restart(options=slow)
+
+    async def load_quickly(self) -> None:
+        await self.server.call("CONFIG", "SET", "key-load-delay", 0)
 
 
 class Lab:

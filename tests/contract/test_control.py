@@ -176,6 +176,7 @@ async def test_a_server_that_loads_its_data(lab: Lab) -> None:
     *_, outcome = await link.pipeline(("MULTI",), ("GET", "a"), ("EXEC",))
     assert code(outcome) == "EXECABORT"
     assert not await lab.is_up(replica)
+    await server.load_quickly()
     await lab.until(lambda: lab.loaded(link))
     await link("SELECT", 0)
     assert await link("DBSIZE") == 300
