@@ -206,7 +206,7 @@ async def test_streams_tell_of_a_new_master(group: list[LocalServer], monitors: 
     before = len(second.values("sample"))
     await eventually(lambda: len(second.values("sample")) > before + 1)
     at = [sample["at"] for sample in second.values("sample")]
-    assert all(0.5 < b - a < 5 for a, b in itertools.pairwise(at)), at
+    assert all(a < b for a, b in itertools.pairwise(at)), at
     await eventually(lambda: second.comments)
     second.close()
 
