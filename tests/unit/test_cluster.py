@@ -151,6 +151,12 @@ def test_a_healthy_group_in_full() -> None:
     assert nodes[2]["lag_seconds"] is None
 
 
+def test_of_a_node_that_is_gone_no_lag_is_told() -> None:
+    found = state(picture(B, status=Status.REFUSED, role=None), lag_seconds={B: 0.0, C: 0.5})
+    told = [(node["lag_bytes"], node["lag_seconds"]) for node in found["nodes"]]
+    assert told == [(0, 0.0), (None, None), (10, 0.5)]
+
+
 @pytest.mark.parametrize(
     ("changed", "why"),
     [

@@ -191,7 +191,7 @@ def _node(
         "follows": _follows(picture, info) if role is Role.REPLICA else "",
         "offset": _offset(picture, info) if up else None,
         "lag_bytes": 0 if is_master else lag,
-        "lag_seconds": 0.0 if is_master else lags.get(picture.address),
+        "lag_seconds": 0.0 if is_master else lags.get(picture.address) if up else None,
         "opcounter": None if report is None or not up else report.opcounter,
         "memory_bytes": _number(info, "used_memory"),
         "memory_max_bytes": _number(info, "maxmemory"),
