@@ -54,6 +54,22 @@ class FailoverRecord:
     old_offset_age: float | None = None
     discarded: int | None = None
 
+    @classmethod
+    def of(cls, event: FailoverEnded, at: float) -> FailoverRecord:
+        """What the event tells of a failover that promoted a node."""
+        return cls(
+            epoch=event.epoch,
+            at=round(at, 3),
+            old="" if event.old is None else str(event.old),
+            new=str(event.master),
+            reason=event.reason,
+            why=event.why,
+            outage=round(event.outage, 6),
+            offset=event.offset,
+            old_offset=event.old_offset,
+            old_offset_age=event.old_offset_age,
+        )
+
     @property
     def planned(self) -> bool:
         """Whether it was a switchover."""
@@ -69,18 +85,7 @@ class Chronicle:
     def note(self, event: Event) -> None:
         """Keep this event, if it is one to keep."""
         if isinstance(event, FailoverEnded) and event.master is not None:
-            record = FailoverRecord(
-                epoch=event.epoch,
-                at=round(time.time(), 3),
-                old="" if event.old is None else str(event.old),
-                new=str(event.master),
-                reason=event.reason,
-                why=event.why,
-                outage=round(event.outage, 6),
-                offset=event.offset,
-                old_offset=event.old_offset,
-                old_offset_age=event.old_offset_age,
-            )
+            record = FailoverRecord.of(event, time.time())
             self._write(event.master, str(event.epoch % KEPT), asdict(record))
         elif isinstance(event, HistoryDiscarded):
             # The epoch is that of the repair when it came back later; the record is found by node.

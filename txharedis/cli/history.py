@@ -84,8 +84,8 @@ async def _ask(reactor: Any, settings: Settings) -> tuple[FailoverRecord, ...]:
 
 def newest(told: Mapping[Address, object], master: Address | None) -> tuple[FailoverRecord, ...]:
     """The history that is the right one: the master's, or without one that which goes furthest."""
-    if isinstance(told.get(master), list) if master is not None else False:
-        return read_history(told[master])  # type: ignore[index]
+    if master is not None and isinstance(told.get(master), list):
+        return read_history(told[master])
     histories = [read_history(reply) for reply in told.values()]
     return max(histories, key=lambda history: (history[0].epoch if history else -1, len(history)))
 

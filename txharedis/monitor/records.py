@@ -56,20 +56,7 @@ class History:
         key = (event.epoch, str(event.master))
         if any(key == (told.epoch, told.new) for told in self._told):
             return
-        self._keep(
-            FailoverRecord(
-                epoch=event.epoch,
-                at=at,
-                old="" if event.old is None else str(event.old),
-                new=str(event.master),
-                reason=event.reason,
-                why=event.why,
-                outage=event.outage,
-                offset=event.offset,
-                old_offset=event.old_offset,
-                old_offset_age=event.old_offset_age,
-            )
-        )
+        self._keep(FailoverRecord.of(event, at))
 
     def _keep(self, record: FailoverRecord) -> None:
         self._observed[record.epoch, record.new] = replace(record, at=round(record.at, 3))
