@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -88,11 +89,12 @@ async def run_unheard(
     proxy.stall(to_target=False)
     replies = give()
     # In the form of the others: a plain write would wait for the batches before it.
-    marked = client.with_options(acks=0).set("given", len(replies))
+    mark = uuid4().hex  # of this call: another client may have marked its own before
+    marked = client.with_options(acks=0).set("given", mark)
     marked.addErrback(lambda _: None)  # the end of the test may come first
 
     async def executed() -> bool:
-        return bool(await server.call("GET", "given") == b"%d" % len(replies))
+        return bool(await server.call("GET", "given") == mark.encode())
 
     await eventually(executed)
     return replies

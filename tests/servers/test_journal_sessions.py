@@ -104,6 +104,20 @@ async def test_sessions_are_independent(
 
 
 @on_reactor
+async def test_what_a_second_client_sends_late_is_waited_for_too(
+    server: LocalServer, proxies: MakeProxy, watch: Watch
+) -> None:
+    first, second = (One(server, proxies, watch) for _ in range(2))
+    replies = [await first.unheard(lambda c: [c.incr("n")])]
+    second.proxy.delay(0.3, from_target=False, to_target=True)
+    replies.append(await second.unheard(lambda c: [c.incr("n")]))
+    assert await server.call("GET", "n") == b"2"
+    for one in (second, first):
+        one.lose()
+    assert [await outcomes(each) for each in replies] == [[1], [2]]
+
+
+@on_reactor
 async def test_several_databases(one: One) -> None:
     client = one.client
     await answer(client.select(3))
