@@ -69,6 +69,7 @@ setup(
         "dev": [
             VALKEY,
             "twisted[tls]>=24.7",
+            "coredis>=6",
             "hypothesis>=6.100",
             "klein>=24.8",
             "mypy>=2.4,<2.5",
@@ -78,6 +79,7 @@ setup(
             "pytest>=8.2",
             "pytest-twisted>=1.14",
             "pytest-xdist>=3.6",
+            "redis>=6",
             "ruff>=0.17,<0.18",
             "selenium>=4.20",
             "tox>=4.20",

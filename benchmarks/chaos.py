@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.chaos_sentinel import SentinelContestant
 from benchmarks.report import in_ms, spread, table
 from txharedis import InvalidOption, Options
+from txharedis.options import DELIVERIES
 from txharedis.testing.chaos.history import Contestant, History, NotHealed, Settings, play
 from txharedis.testing.chaos.nemesis import chosen
 from txharedis.testing.chaos.verdict import Verdict
@@ -96,13 +97,15 @@ def _broken(history: History) -> list[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `run`."""
     usual = Settings()
-    group = parser.add_argument_group("chaos (--peer sentinel: that one instead)")
-    group.add_argument("--minutes", type=float, default=2.0, help="of faults (%(default)s)")
-    group.add_argument("--nodes", type=int, choices=[3, 5], default=usual.nodes, help="(3)")
-    group.add_argument("--seed", type=int, default=usual.seed, help="(%(default)s)")
-    group.add_argument("--at-once", type=int, default=1, help="faults at one time (%(default)s)")
-    group.add_argument("--faults", nargs="+", default=[], metavar="NAME", help="these alone")
-    group.add_argument("--processes", type=int, default=usual.clients, help="(%(default)s)")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of faults (%(default)s)")
+    parser.add_argument("--nodes", type=int, choices=[3, 5], default=usual.nodes, help="(3)")
+    parser.add_argument("--seed", type=int, default=usual.seed, help="(%(default)s)")
+    parser.add_argument("--at-once", type=int, default=1, help="faults at one time (%(default)s)")
+    parser.add_argument("--faults", nargs="+", default=[], metavar="NAME", help="these alone")
+    parser.add_argument("--processes", type=int, default=usual.clients, help="(%(default)s)")
+    parser.add_argument("--delivery", choices=DELIVERIES, default="exactly-once")
+    parser.add_argument("--acks", type=int, default=1, help="(%(default)s)")
+    parser.add_argument("--peer", choices=["sentinel"], help="the same with another software")
 
 
 def _settings(options: argparse.Namespace) -> Settings:

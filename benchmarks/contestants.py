@@ -1,4 +1,5 @@
-"""Three ways to run SET and GET from Twisted: ours, txredisapi's, and as little as can be done.
+"""Three ways to run SET, GET and LRANGE from Twisted: ours, txredisapi's, and as little as can be
+done.
 
 All return replies as bytes, without conversion.
 """
@@ -29,6 +30,8 @@ class Contestant(Protocol):
 
     def get(self, key: bytes) -> Deferred[Any]: ...
 
+    def lrange(self, key: bytes, start: int, end: int) -> Deferred[Any]: ...
+
     async def close(self) -> None: ...
 
 
@@ -40,6 +43,7 @@ class TxHARedis:
         self._client = client
         self.set = client.set
         self.get = client.get
+        self.lrange = client.lrange
 
     async def close(self) -> None:
         await self._client.quit()
@@ -54,6 +58,7 @@ class TxRedisApi:
         self._connection = connection
         self.set = connection.set
         self.get = connection.get
+        self.lrange = connection.lrange
 
     @classmethod
     async def connect(cls, port: int) -> TxRedisApi:
@@ -90,7 +95,10 @@ class Bare(TwistedProtocol):
     def get(self, key: bytes) -> Deferred[Any]:
         return self._ask((b"GET", key))
 
-    def _ask(self, command: tuple[bytes, ...]) -> Deferred[Any]:
+    def lrange(self, key: bytes, start: int, end: int) -> Deferred[Any]:
+        return self._ask((b"LRANGE", key, start, end))
+
+    def _ask(self, command: tuple[bytes | int, ...]) -> Deferred[Any]:
         reply: Deferred[Any] = Deferred()
         self._waiting.append(reply)
         self.transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]

@@ -1,271 +1,183 @@
-"""How long writes stand still when the master is killed with SIGKILL.
+"""How long writes stand still when the master is killed (SIGKILL) or hangs (SIGSTOP).
 
-For each kill and each client: `outage` is the time from the SIGKILL to the first acknowledged
-write that was submitted after it; `gap` is the longest time between two consecutive acknowledged
-writes, the last one before the kill included. The clients write all the time, each in a few chains
-of one write at a time. The dead node is started again, empty, and is a replica in sync before the
-next kill.
+`outage` is the time from the signal to the first acknowledged write that was submitted after it;
+`gap` is the longest time between two consecutive acknowledged writes of a client, the last one
+before the fault included. The server is started again, empty, and is a replica in sync before the
+next fault. Three servers each: ours, those of Sentinel and those of Node haredis take turns, and
+who has not the turn does not write.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+import argparse
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
+from benchmarks.node_failover import NodePeer
+from benchmarks.outage import SIGNALS, Fault, Ours, Pace
+from benchmarks.processes import PeerFailed
+from benchmarks.report import Goal, in_ms, show_goals, spread, table
+from benchmarks.sentinel import SentinelPeer
+from benchmarks.stage import Stage, count
+from txharedis import Options
+from txharedis.options import DELIVERIES
+from txharedis.testing.waiting import NotInTime
 
-from benchmarks.group import in_sync, running_group
-from benchmarks.report import in_ms, spread, table
-from txharedis import HAClient, create_client
-from txharedis.testing.servers import LocalServer, ServerProgram
-from txharedis.testing.waiting import until
-from txharedis.topology import Status
+__all__ = ["add_arguments", "run"]
 
-__all__ = ["HEADER", "Settings", "run"]
-
-RECOVERY = 30.0
-"""Seconds that a failover, or the return of a killed node, may take before we give up."""
-
-HEADER = ["outage in ms", "kills", "median", "p90", "p99", "max"]
+HEADER = ["outage in ms", "faults", "median", "p90", "p99", "max"]
+DOWN_AFTER = Options().down_after
 
 
-@dataclass(frozen=True)
-class Settings:
-    """`kills` for each number in `clients`; `delivery` and `acks` as in txharedis.Options."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--kills", type=count, default=50, help="faults of each series (%(default)s)")
+    add("--peer-kills", type=int, default=5, help="of each peer (%(default)s)")
+    add(
+        "--clients",
+        type=count,
+        nargs="+",
+        default=[1, 50],
+        metavar="N",
+        help="one series for each number of clients in one process (1 50)",
+    )
+    add("--in-flight", type=count, default=100, metavar="N", help="of 1 client (%(default)s)")
+    add("--signal", choices=list(SIGNALS), default="kill", help="(%(default)s)")
+    add("--delivery", choices=DELIVERIES, default="exactly-once", help="(%(default)s)")
+    add("--acks", type=int, default=1, help="(%(default)s)")
 
-    kills: int = 50
-    clients: tuple[int, ...] = (1, 50)
-    delivery: str = "exactly-once"
-    acks: int = 1
 
+class Peer(Protocol):
+    """Another software; `outages` in seconds."""
 
-@dataclass(frozen=True)
-class Pace:
-    """A client's writers: how many chains, and seconds of rest after each answer."""
-
-    chains: int
-    rest: float
-
-
-@dataclass
-class Kill:
-    """What one kill did; outages and gaps in seconds, one of each client.
-
-    `cpu` is the processor time of this process, with all its clients, until all had recovered.
-    """
-
+    name: str
     outages: list[float]
-    gaps: list[float]
-    cpu: float
-    promotions: int = 0
-    lost: int = 0
-    twice: int = 0
+
+    async def strike(self) -> None: ...
 
 
-@dataclass
-class Round:
-    """The writes of one client from one recovery to the next: all go to the list `key`."""
-
-    key: str
-    acknowledged: set[int] = field(default_factory=set)
-
-
-class Writer:
-    """One client that writes all the time: numbers to the end of a list, each once."""
-
-    def __init__(self, reactor: Any, client: HAClient, name: str, pace: Pace) -> None:
-        self.client = client
-        self.failed: Counter[str] = Counter()
-        self.round = Round("")
-        self._reactor = reactor
-        self._name = name
-        self._pace = pace
-        self._number = 0
-        self._stopping = False
-        self._chains: list[Deferred[None]] = []
-        self._killed_at: float | None = None
-        self._last = 0.0
-        self._gap = 0.0
-        self._recovered: Deferred[tuple[float, float]] | None = None
-
-    def start(self) -> None:
-        self._chains = [Deferred.fromCoroutine(self._write()) for _ in range(self._pace.chains)]
-
-    async def stop(self) -> None:
-        self._stopping = True
-        await gatherResults(self._chains)
-
-    def begin(self, number: int) -> Round:
-        """Write to a new list from here on; returns the former round."""
-        former, self.round = self.round, Round(f"written:{number}:{self._name}")
-        return former
-
-    def killed(self, at: float) -> Deferred[tuple[float, float]]:
-        """The master was killed just now. Fires with the outage and the gap, once writes flow."""
-        self._killed_at = at
-        self._gap = 0.0
-        self._recovered = Deferred()
-        return self._recovered
-
-    async def _write(self) -> None:
-        while not self._stopping:
-            self._number += 1
-            number, round, submitted = self._number, self.round, time.perf_counter()
-            try:
-                await self.client.rpush(round.key, [number])
-            except Exception as error:
-                self.failed[type(error).__name__] += 1
-            else:
-                self._acknowledged(submitted)
-                round.acknowledged.add(number)
-            await deferLater(self._reactor, self._pace.rest)
-
-    def _acknowledged(self, submitted: float) -> None:
-        now = time.perf_counter()
-        killed_at, recovered = self._killed_at, self._recovered
-        if killed_at is not None and recovered is not None:
-            self._gap = max(self._gap, now - self._last)
-            if submitted >= killed_at:
-                self._killed_at = self._recovered = None
-                recovered.callback((now - killed_at, self._gap))
-        self._last = now
-
-
-async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[str, Any]:
-    """Measure, print the tables, and return what each kill did."""
-    results: dict[str, Any] = {}
-    for count in settings.clients:
-        kills, failed = await _series(reactor, program, settings, count)
-        print(f"\n{settings.delivery}, acks={settings.acks}")
-        _show(count, kills, failed)
-        results[f"{count} clients"] = {
-            "outages": [kill.outages for kill in kills],
-            "gaps": [kill.gaps for kill in kills],
-            "cpu": [kill.cpu for kill in kills],
-            "promotions": [kill.promotions for kill in kills],
-            "lost acknowledged writes": sum(kill.lost for kill in kills),
-            "written twice": sum(kill.twice for kill in kills),
-            "failed writes": dict(failed),
-        }
-    return results
-
-
-async def _series(
-    reactor: Any, program: ServerProgram, settings: Settings, clients: int
-) -> tuple[list[Kill], Counter[str]]:
-    pace = Pace(chains=4, rest=0.001) if clients == 1 else Pace(chains=1, rest=0.01)
-    async with running_group(reactor, program) as servers:
-        nodes = [server.address for server in servers]
-        writers = [
-            Writer(
-                reactor,
-                create_client(
-                    nodes, reactor=reactor, delivery=settings.delivery, acks=settings.acks
-                ),
-                str(number),
-                pace,
+async def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print the tables, and return what each fault did, and the goals."""
+    series: dict[str, Any] = {}
+    outages: dict[str, list[float]] = {}
+    goals: list[Goal] = []
+    fault = f"SIG{options.signal.upper()}"
+    print(f"{fault}; {options.delivery}, acks={options.acks}", flush=True)
+    for number, clients in enumerate(options.clients):
+        several = clients > 1
+        pace = Pace(1, 0.01) if several else Pace(options.in_flight, 0.0)
+        async with AsyncExitStack() as stack:
+            ours = await stack.enter_async_context(
+                Ours.running(
+                    stage,
+                    clients,
+                    pace,
+                    options.signal,
+                    delivery=options.delivery,
+                    acks=options.acks,
+                )
             )
-            for number in range(clients)
-        ]
-        try:
-            await gatherResults([writer.client.when_ready() for writer in writers]).addTimeout(
-                RECOVERY, reactor
-            )
-            await until(reactor, lambda: _settled(servers, writers), RECOVERY, "a first master")
-            for writer in writers:
-                writer.begin(0)
-                writer.start()
-            done = [
-                await _kill(reactor, servers, writers, number + 1)
-                for number in range(settings.kills)
+            peers = await _peers(stage, options, stack) if number == 0 else []
+            await _take_turns(stage, ours, peers, options)
+            outages[f"txharedis, {clients} client(s)"] = [
+                one for struck in ours.faults for one in struck.outages
             ]
-            for writer in writers:
-                await writer.stop()
-            return done, sum((writer.failed for writer in writers), Counter())
-        finally:
-            await gatherResults([writer.client.disconnect() for writer in writers])
+            outages |= {peer.name: peer.outages for peer in peers if peer.outages}
+            series[f"{clients} clients"] = _figures(ours)
+            _show(clients, ours)
+        if not several:
+            goals += _goals(ours.faults, options)
+    rows = [
+        [name, len(values), *map(in_ms, spread(values).values())]
+        for name, values in outages.items()
+    ]
+    print(f"\nSide by side, {fault}:\n\n{table(HEADER, rows)}", flush=True)
+    return {
+        "signal": options.signal,
+        "series": series,
+        "peers": {name: {"outages": values} for name, values in outages.items()},
+        "goals": show_goals(goals),
+    }
 
 
-async def _kill(
-    reactor: Any, servers: list[LocalServer], writers: list[Writer], number: int
-) -> Kill:
-    # At any phase of the heartbeats.
-    await deferLater(reactor, random.uniform(0.3, 0.6))
-    victim = _master(servers, writers)
-    assert victim is not None
-    promotions = _promotions(servers)
-    at, cpu_at = time.perf_counter(), time.process_time()
-    victim.kill()
-    recovering = gatherResults([writer.killed(at) for writer in writers])
-    recovered = await recovering.addTimeout(RECOVERY, reactor)
-    cpu = time.process_time() - cpu_at
-    rounds = [writer.begin(number) for writer in writers]
-    await victim.restart(empty=True)
-    await until(
-        reactor,
-        lambda: _settled(servers, writers),
-        RECOVERY,
-        f"{victim.address} back in the group after kill {number}",
-    )
-    kill = Kill([outage for outage, _ in recovered], [gap for _, gap in recovered], cpu)
-    kill.promotions = _promotions(servers) - promotions
-    master = _master(servers, writers)
-    assert master is not None
-    for each in rounds:
-        held = Counter(map(int, await master.call("LRANGE", each.key, 0, -1)))
-        kill.lost += len(each.acknowledged - held.keys())
-        kill.twice += sum(times > 1 for times in held.values())
-        await master.call("DEL", each.key)
-    return kill
+async def _peers(stage: Stage, options: argparse.Namespace, stack: AsyncExitStack) -> list[Peer]:
+    if stage.alone or not options.peer_kills:
+        stage.leave_out("Sentinel and Node haredis", "--alone, or --peer-kills 0")
+        return []
+    peers: list[Peer] = []
+    for kind in (SentinelPeer, NodePeer):
+        why = kind.missing(stage)
+        if why is None:
+            peers.append(await stack.enter_async_context(kind.running(stage, options.signal)))
+        else:
+            stage.leave_out(kind.name, why)
+    return peers
 
 
-def _master(servers: list[LocalServer], writers: list[Writer]) -> LocalServer | None:
-    """The one that all clients write to, None when they do not agree."""
-    masters = {writer.client.master for writer in writers}
-    return next((server for server in servers if masters == {server.address}), None)
+async def _take_turns(
+    stage: Stage, ours: Ours, peers: Sequence[Peer], options: argparse.Namespace
+) -> None:
+    """The faults of the peers are spread over ours."""
+    going = list(peers)
+    for turn in range(max(options.kills, options.peer_kills if going else 0)):
+        if turn < options.kills:
+            await ours.strike()
+        due = (turn + 1) * options.peer_kills / max(options.kills, options.peer_kills)
+        for peer in list(going):
+            if len(peer.outages) < int(due):
+                try:
+                    await peer.strike()
+                except (PeerFailed, NotInTime) as error:
+                    stage.leave_out(f"{peer.name}, after {len(peer.outages)} faults", str(error))
+                    going.remove(peer)
 
 
-async def _settled(servers: list[LocalServer], writers: list[Writer]) -> bool:
-    """Whether all clients agree on a master and are linked to all nodes, and those are in sync."""
-    nodes = (node for writer in writers for node in writer.client.topology.nodes)
-    master = _master(servers, writers)
-    return (
-        master is not None
-        and all(node.status is Status.UP for node in nodes)
-        and await in_sync(servers, master)
-    )
+def _figures(ours: Ours) -> dict[str, Any]:
+    return {
+        "faults": [asdict(fault) for fault in ours.faults],
+        "lost acknowledged writes": sum(fault.lost for fault in ours.faults),
+        "written twice": sum(fault.twice for fault in ours.faults),
+        "failed writes": dict(ours.failed),
+    }
 
 
-def _promotions(servers: list[LocalServer]) -> int:
-    """How many replicas were made masters, by their logs."""
-    return sum(server.count_in_log("MODE enabled (") for server in servers)
+def _goals(faults: list[Fault], options: argparse.Namespace) -> list[Goal]:
+    outages = spread([fault.outages[0] * 1000 for fault in faults])
+    what = f"{options.in_flight} in flight, {options.delivery}, acks={options.acks}"
+    if options.signal == "stop":
+        bound = DOWN_AFTER * 1000 + 500
+        return [Goal(f"SIGSTOP, {what}: longest outage", outages["max"], bound, True, " ms")]
+    what = f"SIGKILL, {what}, {len(faults)} kills: outage"
+    return [
+        Goal(f"{what}, median", outages["median"], 15, True, " ms"),
+        Goal(f"{what}, p99", outages["p99"], 60, True, " ms"),
+    ]
 
 
-def _show(clients: int, kills: list[Kill], failed: Counter[str]) -> None:
+def _show(clients: int, ours: Ours) -> None:
     rows: list[list[object]] = []
+    faults = ours.faults
 
     def row(name: str, values: list[float]) -> None:
-        rows.append([name, len(kills), *map(in_ms, spread(values).values())])
+        rows.append([name, len(faults), *map(in_ms, spread(values).values())])
 
     if clients == 1:
-        row("1 client", [kill.outages[0] for kill in kills])
-        row("1 client, gap", [kill.gaps[0] for kill in kills])
+        row("txharedis, 1 client", [fault.outages[0] for fault in faults])
+        row("txharedis, 1 client, gap", [fault.gaps[0] for fault in faults])
     else:
-        row(f"{clients} clients, all", [one for kill in kills for one in kill.outages])
-        row(f"{clients} clients, the slowest", [max(kill.outages) for kill in kills])
-        row(f"{clients} clients, the slowest gap", [max(kill.gaps) for kill in kills])
-    row("processor time of this process", [kill.cpu for kill in kills])
-    promotions = [kill.promotions for kill in kills]
-    exactly = "one per kill" if set(promotions) == {1} else f"NOT one per kill: {promotions}"
+        row(f"txharedis, {clients} clients, all", [one for each in faults for one in each.outages])
+        row(f"txharedis, {clients} clients, the slowest", [max(each.outages) for each in faults])
+        row(f"txharedis, {clients} clients, the slowest gap", [max(each.gaps) for each in faults])
+    row("processor time of this process", [fault.cpu for fault in faults])
+    promotions = [fault.promotions for fault in faults]
+    exactly = "one each" if set(promotions) == {1} else f"NOT one each: {promotions}"
     print(
         f"\n{table(HEADER, rows)}\n\n"
         f"Promotions in the servers' logs: {sum(promotions)} ({exactly}). "
-        f"Lost acknowledged writes: {sum(kill.lost for kill in kills)}, "
-        f"written twice: {sum(kill.twice for kill in kills)}. "
-        f"Failed writes: {dict(failed) or 'none'}.",
+        f"Lost acknowledged writes: {sum(fault.lost for fault in faults)}, "
+        f"written twice: {sum(fault.twice for fault in faults)}. "
+        f"Failed writes: {dict(ours.failed) or 'none'}.",
         flush=True,
     )

@@ -18,7 +18,7 @@ from txharedis.testing.servers import (
     start_group,
 )
 
-__all__ = ["NODES", "choose_program", "in_sync", "running_group"]
+__all__ = ["NODES", "caught_up", "choose_program", "in_sync", "running_group"]
 
 NODES = 3
 
@@ -56,5 +56,14 @@ async def in_sync(servers: list[LocalServer], master: LocalServer) -> bool:
             if info["role"] != "master":
                 return False
         elif info.get("master_port") != str(master.port) or info["master_link_status"] != "up":
+            return False
+    return True
+
+
+async def caught_up(servers: list[LocalServer], master: LocalServer) -> bool:
+    """Whether all others have, but for the last few bytes, what the master had just now."""
+    newest = int((await master.info("replication"))["master_repl_offset"])
+    for server in servers:
+        if int((await server.info("replication"))["master_repl_offset"]) < newest - 1024:
             return False
     return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from twisted.python.failure import Failure
 
 from benchmarks.group import in_sync, running_group
 from benchmarks.report import table
+from benchmarks.stage import Stage, count, seconds
 from txharedis import create_client
-from txharedis.testing.servers import ServerProgram
 from txharedis.testing.waiting import until
 
-__all__ = ["Settings", "run"]
+__all__ = ["add_arguments", "run"]
 
 DEADLINE = 30.0
 """Seconds that anything may take."""
@@ -34,12 +35,10 @@ DEADLINE = 30.0
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """`pages` are open for `seconds`; as long as that without any is measured first."""
-
-    pages: int = 100
-    seconds: float = 30.0
+def add_arguments(parser: ArgumentParser) -> None:
+    """As long as with pages, without any is measured first."""
+    parser.add_argument("--pages", type=count, default=100, help="open at once (%(default)s)")
+    parser.add_argument("--seconds", type=seconds, default=30.0, help="(%(default)g)")
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,10 @@ class _Page(Protocol):
         self.ended.callback(self.data)
 
 
-async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[str, Any]:
+async def run(stage: Stage, settings: Namespace) -> dict[str, Any]:
     """Print the table; returns its figures."""
-    async with running_group(reactor, program) as servers:
+    reactor = stage.reactor
+    async with running_group(reactor, stage.program) as servers:
         nodes = [server.address for server in servers]
         client = create_client(nodes, reactor=reactor)
         await client.when_ready()
@@ -127,12 +127,12 @@ async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[
             await client.disconnect()
     rows = [
         (
-            f"{count} pages",
+            f"{pages} pages",
             f"{100 * each.cpu:.1f} %",
             f"{each.received / 1000:.0f}",
             f"{each.events:.0f}",
         )
-        for count, each in ((0, idle), (settings.pages, loaded))
+        for pages, each in ((0, idle), (settings.pages, loaded))
     ]
     print(
         table(["monitor, a scrape a second", "of one core", "kB/s", "events/s"], rows), flush=True
@@ -145,15 +145,15 @@ async def _synced(servers: Any, client: Any) -> bool:
     return master is not None and await in_sync(servers, master)
 
 
-async def _measured(reactor: Any, port: int, count: int, seconds: float) -> Figures:
-    pages = [_Page("/events") for _ in range(count)]
+async def _measured(reactor: Any, port: int, many: int, duration: float) -> Figures:
+    pages = [_Page("/events") for _ in range(many)]
     endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
     for page in pages:
         await connectProtocol(endpoint, page)
     await deferLater(reactor, 2.0)  # what a page gets at first is not what it costs
     sizes, events = sum(page.size for page in pages), sum(page.events for page in pages)
     began, cpu = reactor.seconds(), await _cpu(endpoint)
-    while reactor.seconds() - began < seconds:
+    while reactor.seconds() - began < duration:
         await deferLater(reactor, 1.0)
         await _cpu(endpoint)
     spent = await _cpu(endpoint) - cpu

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
 from benchmarks.group import running_group
 from benchmarks.report import table
+from benchmarks.stage import Stage, count
 from txharedis import HAClient, create_client
-from txharedis.testing.servers import ServerProgram
 
-__all__ = ["run"]
+__all__ = ["add_arguments", "run"]
 
 COMMANDS = 20000
 """So many SETs are one round."""
@@ -22,22 +22,25 @@ COMMANDS = 20000
 Observe = Callable[[HAClient], Callable[[], object]]
 
 
-async def run(
-    reactor: Any, program: ServerProgram, rounds: int, in_flight: int
-) -> dict[str, list[float]]:
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--in-flight", type=count, default=100, help="(%(default)s)")
+
+
+async def run(stage: Stage, settings: Namespace) -> dict[str, list[float]]:
     """Measure, print, and return the seconds of CPU for each command, round by round.
 
     It needs the extra `prometheus` and opentelemetry-sdk.
     """
     observers: dict[str, Observe] = {"none": lambda _: lambda: None, **_observers()}
     spent: dict[str, list[float]] = {name: [] for name in observers}
-    async with running_group(reactor, program) as servers:
+    reactor, in_flight = stage.reactor, settings.in_flight
+    async with running_group(reactor, stage.program) as servers:
         nodes = [server.address for server in servers]
         client = create_client(nodes, reactor=reactor, charset=None, convert_numbers=False)
         try:
             await client.when_ready().addTimeout(20, reactor)
             await _load(client, in_flight)  # to warm up
-            for _ in range(rounds):
+            for _ in range(stage.rounds):
                 for name, observe in observers.items():
                     stop = observe(client)
                     spent[name].append(await _load(client, in_flight))

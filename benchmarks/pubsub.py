@@ -1,50 +1,52 @@
-"""How many messages a second a subscription receives: ours beside txredisapi's protocol.
+"""How many messages a second a subscription receives: ours beside its peers.
 
-The two take turns on the same server, a replica, and the median of the rounds counts. So that
-neither a publisher nor a server is what limits them, the messages of a round are published by
-another process while this one does not read, and wait in the server; then the time is taken until
-the last of them was received.
+They take turns on the same server, a replica, and the median of the rounds counts. So that neither
+a publisher nor a server is what limits them, the messages of a round are published by another
+process while the subscriber does not read, and wait in the server; then the time is taken until the
+last of them was received.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from statistics import median
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import txredisapi
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
-from benchmarks.group import in_sync, running_group
-from benchmarks.report import table
-from txharedis import HAClient, create_client
-from txharedis.testing.servers import LocalServer, ServerProgram
+from benchmarks import slow_readers
+from benchmarks.group import running_group
+from benchmarks.lineup import ready_group, start_python_peer
+from benchmarks.processes import PeerProcess
+from benchmarks.report import Goal, show_goals, table
+from benchmarks.stage import Round, Stage, alternate, as_figures, count, middle, ratio
+from txharedis import HAClient
+from txharedis.testing.servers import LocalServer
 from txharedis.testing.waiting import until
 
-__all__ = ["Settings", "run"]
+__all__ = ["add_arguments", "run"]
 
 SIZE = 32
+PATIENCE = 60.0
 
 
-@dataclass(frozen=True)
-class Settings:
-    """`rounds` of `messages` each."""
-
-    rounds: int = 5
-    messages: int = 200_000
-
-
-@dataclass(frozen=True)
-class Round:
-    """rate in messages a second; cpu in seconds of this process for each."""
-
-    rate: float
-    cpu: float
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--messages", type=count, default=200_000, help="of each round (%(default)s)")
+    add(
+        "--readers",
+        type=int,
+        default=100,
+        metavar="N",
+        help="subscribers that do not read, 0 to leave them out (%(default)s)",
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class _Subscriber(Protocol):
     name: str
     channel: str
 
-    async def close(self) -> None: ...
+    async def receive(self, count: int) -> Round:
+        """Take the time for so many messages, which wait in the server already."""
 
 
 class _Counter:
@@ -75,90 +78,139 @@ class _Counter:
         self._left = 0
         self.done: Deferred[None] = Deferred()
 
-    def expect(self, count: int) -> None:
-        self._left = count
-        self.done = Deferred()
-
     def one(self) -> None:
         self._left -= 1
         if not self._left:
             self.done.callback(None)
+
+    async def receive(self, reactor: Any, count: int) -> Round:
+        self._left = count
+        self.done = Deferred()
+        began, cpu_began = time.perf_counter(), time.process_time()
+        await self.done.addTimeout(PATIENCE, reactor)
+        elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+        return Round(rate=count / elapsed, cpu=cpu / count)
 
 
 class _Ours:
     name = "txharedis, 3 nodes"
     channel = "ours"
 
-    def __init__(self, client: HAClient) -> None:
-        self._client = client
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._counter = _Counter()
 
-    @classmethod
-    async def start(cls, client: HAClient, counter: _Counter) -> _Ours:
-        await client.subscribe(cls.channel, lambda message: counter.one())
-        return cls(client)
+    async def start(self, client: HAClient) -> None:
+        await client.subscribe(self.channel, lambda message: self._counter.one())
 
-    async def close(self) -> None:
-        await self._client.quit()
+    async def receive(self, count: int) -> Round:
+        return await self._counter.receive(self._reactor, count)
 
 
-class _Theirs(txredisapi.SubscriberProtocol):
-    name = "txredisapi, SubscriberProtocol"
-    channel = "theirs"
+class _Protocol(txredisapi.SubscriberProtocol):
     counter: _Counter
 
     def messageReceived(self, pattern: object, channel: object, message: object) -> None:
         self.counter.one()
 
+
+class _TxRedisApi:
+    name = "txredisapi, SubscriberProtocol"
+    channel = "theirs"
+
+    def __init__(self, reactor: Any, case: Case) -> None:
+        self._reactor = reactor
+        options = case.options
+        self._link: Any = _Protocol(
+            charset=options["charset"], convertNumbers=options["convert_numbers"]
+        )
+        self._link.counter = _Counter()
+
+    async def start(self, port: int) -> None:
+        connect: Any = connectProtocol
+        await connect(TCP4ClientEndpoint(self._reactor, "127.0.0.1", port), self._link)
+        await self._link.subscribe(self.channel)
+
+    async def receive(self, count: int) -> Round:
+        done: Round = await self._link.counter.receive(self._reactor, count)
+        return done
+
     async def close(self) -> None:
-        gone = self.whenDisconnected()
-        self.transport.loseConnection()
+        gone = self._link.whenDisconnected()
+        self._link.transport.loseConnection()
         await gone
 
 
-async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[str, Any]:
-    """Measure, print the tables, and return all rounds of all cases."""
+class _RedisPy:
+    name = "redis-py, listen()"
+    channel = "asyncio"
+
+    def __init__(self, process: PeerProcess) -> None:
+        self._process = process
+
+    async def receive(self, count: int) -> Round:
+        done = await self._process.ask(PATIENCE, do="receive", count=count)
+        return Round(rate=count / done["elapsed"], cpu=done["cpu"] / count)
+
+
+async def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print the tables, and return all rounds of all cases, and the goals."""
     results = {}
-    async with running_group(reactor, program) as servers:
+    goals = []
+    async with running_group(stage.reactor, stage.program) as servers:
         for server in servers:
             await server.call("CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0")
         for case in CASES:
-            rounds = await _compare(reactor, servers, case, settings)
+            async with _subscribed(stage, servers, case) as (master, subscribers):
+
+                async def one(
+                    subscriber: _Subscriber,
+                    warming: bool,
+                    master: LocalServer = master,
+                ) -> Round:
+                    flood(master.port, subscriber.channel, options.messages)
+                    return await subscriber.receive(options.messages)
+
+                rounds = await alternate(stage, subscribers, one)
             _show(case, rounds)
-            results[case.name] = {
-                name: [asdict(each) for each in done] for name, done in rounds.items()
-            }
-    return results
+            results[case.name] = as_figures(rounds)
+            figure = ratio(rounds, _Ours.name, _TxRedisApi.name, lambda each: each.rate)
+            what = f"messages of {SIZE} bytes, {case.name}: txharedis / {_TxRedisApi.name}"
+            goals.append(Goal(what, figure, 2.5))
+    figures: dict[str, Any] = {"cases": results}
+    if options.readers:
+        figures["slow readers"] = await slow_readers.run(stage, options)
+    figures["goals"] = show_goals(goals)
+    return figures
 
 
-async def _compare(
-    reactor: Any, servers: list[LocalServer], case: Case, settings: Settings
-) -> dict[str, list[Round]]:
-    client = create_client([server.address for server in servers], reactor=reactor, **case.options)
-    await client.when_ready().addTimeout(20, reactor)
-    master = next(server for server in servers if server.address == client.master)
-    await until(reactor, lambda: in_sync(servers, master), 20, "three nodes in sync")
-    counter = _Counter()
-    ours = await _Ours.start(client, counter)
-    node = await until(reactor, lambda: _with_channel(servers, ours.channel), 20, "one has it")
-    theirs = _Theirs(
-        charset=case.options["charset"], convertNumbers=case.options["convert_numbers"]
-    )
-    theirs.counter = counter
-    connect: Any = connectProtocol
-    await connect(TCP4ClientEndpoint(reactor, "127.0.0.1", node.port), theirs)
-    await theirs.subscribe(theirs.channel)
-    subscribers: list[_Subscriber] = [ours, theirs]
-    rounds: dict[str, list[Round]] = {each.name: [] for each in subscribers}
-    try:
-        for number in range(-1, settings.rounds):
-            for each in subscribers:
-                done = await _measure(reactor, master, each, counter, settings.messages)
-                if number >= 0:  # the first is to warm up
-                    rounds[each.name].append(done)
-    finally:
-        for each in subscribers:
-            await each.close()
-    return rounds
+@asynccontextmanager
+async def _subscribed(
+    stage: Stage, servers: list[LocalServer], case: Case
+) -> AsyncIterator[tuple[LocalServer, list[_Subscriber]]]:
+    """The master, and all subscribers, on the replica that ours has chosen."""
+    reactor = stage.reactor
+    async with AsyncExitStack() as stack:
+        client, master = await ready_group(reactor, servers, **case.options)
+        stack.push_async_callback(client.quit)
+        ours = _Ours(reactor)
+        await ours.start(client)
+        node = await until(
+            reactor, lambda: _with_channel(servers, ours.channel), PATIENCE, "one has it"
+        )
+        theirs = _TxRedisApi(reactor, case)
+        await theirs.start(node.port)
+        stack.push_async_callback(theirs.close)
+        subscribers: list[_Subscriber] = [ours, theirs]
+        if stage.alone:
+            stage.leave_out("all peers in other processes", "--alone")
+        elif case.options["charset"] is None:  # as it is by default
+            process = start_python_peer(stage, "redis-py", node.port)
+            if process is not None:
+                stack.push_async_callback(process.close)
+                await process.ask(PATIENCE, do="subscribe", channel=_RedisPy.channel)
+                subscribers.append(_RedisPy(process))
+        yield master, subscribers
 
 
 async def _with_channel(servers: list[LocalServer], channel: str) -> LocalServer | None:
@@ -170,42 +222,31 @@ async def _with_channel(servers: list[LocalServer], channel: str) -> LocalServer
     return None
 
 
-async def _measure(
-    reactor: Any, master: LocalServer, subscriber: _Subscriber, counter: _Counter, count: int
-) -> Round:
-    counter.expect(count)
-    flood = [sys.executable, "-m", "benchmarks.flood"]
-    # The reactor stands still meanwhile: nothing is read.
-    subprocess.run(
-        [*flood, str(master.port), subscriber.channel, str(SIZE), str(count)], check=True
-    )
+def flood(port: int, channel: str, count: int) -> None:
+    """Publish so many messages. The reactor stands still meanwhile: nothing is read."""
+    words = [sys.executable, "-m", "benchmarks.flood", str(port), channel, str(SIZE), str(count)]
+    subprocess.run(words, check=True)
     time.sleep(0.2)  # for the replica to have all of it
-    began, cpu_began = time.perf_counter(), time.process_time()
-    await counter.done.addTimeout(60, reactor)
-    elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
-    return Round(rate=count / elapsed, cpu=cpu / count)
 
 
 def _show(case: Case, rounds: dict[str, list[Round]]) -> None:
-    def middle(name: str, what: Callable[[Round], float]) -> float:
-        return float(median(what(each) for each in rounds[name]))
-
-    base = _Theirs.name
-    rows = [
-        [
-            name,
-            f"{middle(name, lambda each: each.rate):.0f}",
-            f"{middle(name, lambda each: each.rate) / middle(base, lambda each: each.rate):.2f}",
-            f"{middle(name, lambda each: each.cpu) * 1e6:.2f}",
-            f"{middle(base, lambda each: each.cpu) / middle(name, lambda each: each.cpu):.2f}",
-        ]
-        for name in rounds
-    ]
+    rows = []
+    for name in rounds:
+        rate = middle(rounds, name, lambda each: each.rate)
+        times = ratio(rounds, name, _TxRedisApi.name, lambda each: each.rate)
+        cpu = middle(rounds, name, lambda each: each.cpu)
+        rows.append(
+            [
+                name,
+                "" if rate is None else f"{rate:.0f}",
+                "" if times is None else f"{times:.2f}",
+                "" if cpu is None else f"{cpu * 1e6:.2f}",
+            ]
+        )
     header = [
         f"messages of {SIZE} bytes, {case.name}",
         "per second",
-        "ratio",
+        "x txredisapi",
         "CPU us each",
-        "CPU ratio",
     ]
     print(f"\n{table(header, rows)}", flush=True)

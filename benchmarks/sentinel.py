@@ -1,6 +1,6 @@
-"""The same kill with Redis Sentinel: three sentinels, and redis-py's asyncio client in a thread.
+"""The same fault with Redis Sentinel: three sentinels, and redis-py's asyncio client in a thread.
 
-down-after-milliseconds is 1000 and failover-timeout 3000. The outage is the time from the SIGKILL
+down-after-milliseconds is 1000 and failover-timeout 3000. The outage is the time from the signal
 to the first acknowledged write that was submitted after it.
 """
 
@@ -11,6 +11,9 @@ import dataclasses
 import random
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,70 +21,101 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from benchmarks.failover import HEADER
 from benchmarks.group import NODES, in_sync, running_group
-from benchmarks.report import in_ms, spread, table
+from benchmarks.outage import RECOVERY, SIGNALS
+from benchmarks.stage import Stage
 from txharedis.testing.servers import LocalServer, ServerProgram
 from txharedis.testing.waiting import until
 
-__all__ = ["run"]
+__all__ = ["SentinelPeer"]
 
 MASTER = "benchmark"
-PATIENCE = 60.0
-"""Seconds that a failover, or the return of a killed node, may take before we give up."""
 
 
-async def run(reactor: Any, program: ServerProgram, kills: int) -> dict[str, Any]:
-    """Measure, print the table, and return the outage of each kill in seconds."""
-    async with running_group(reactor, program) as servers:
-        for server in servers[1:]:
-            await server.call("REPLICAOF", "127.0.0.1", servers[0].port)
-        await until(reactor, lambda: in_sync(servers, servers[0]), PATIENCE, "three nodes in sync")
-        directory = servers[0].directory.parent
-        sentinels = [
-            _sentinel(reactor, program, directory / f"sentinel{number}", servers[0].port)
-            for number in range(NODES)
-        ]
-        writer = Writer([sentinel.port for sentinel in sentinels])
-        writing: Deferred[None] | None = None
-        try:
-            for sentinel in sentinels:
-                await sentinel.start()
-            writing = deferToThread(asyncio.run, writer.write())
-            outages = [await _kill(reactor, servers, sentinels, writer) for _ in range(kills)]
-        finally:
-            writer.stop()
-            if writing is not None:
-                await writing
-            await DeferredList([Deferred.fromCoroutine(each.stop()) for each in sentinels])
-    row = ["Sentinel, redis-py", kills, *map(in_ms, spread(outages).values())]
-    print(f"\n{table(HEADER, [row])}", flush=True)
-    return {"outages": outages}
+class SentinelPeer:
+    """Three servers, three sentinels, and a client; `outages` in seconds."""
 
+    name = "Sentinel (down-after 1000 ms), redis-py"
 
-async def _kill(
-    reactor: Any, servers: list[LocalServer], sentinels: list[LocalServer], writer: Writer
-) -> float:
-    async def settled() -> LocalServer | None:
-        ports = {await _named_master(sentinel) for sentinel in sentinels}
-        master = next((server for server in servers if ports == {server.port}), None)
+    def __init__(
+        self,
+        reactor: Any,
+        servers: list[LocalServer],
+        sentinels: list[LocalServer],
+        writer: Writer,
+        signal: str,
+    ) -> None:
+        self.outages: list[float] = []
+        self._reactor = reactor
+        self._servers = servers
+        self._sentinels = sentinels
+        self._writer = writer
+        self._signal = SIGNALS[signal]
+
+    @staticmethod
+    def missing(stage: Stage) -> str | None:
+        """Why it cannot take part."""
+        return None if find_spec("redis") else "redis-py is not installed (pip install redis)"
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, stage: Stage, signal: str) -> AsyncIterator[SentinelPeer]:
+        """Ready to be struck."""
+        reactor = stage.reactor
+        async with running_group(reactor, stage.program) as servers:
+            first = servers[0]
+            for server in servers[1:]:
+                await server.call("REPLICAOF", "127.0.0.1", first.port)
+            await until(reactor, lambda: in_sync(servers, first), RECOVERY, "three in sync")
+            directory = first.directory.parent
+            sentinels = [
+                _sentinel(reactor, stage.program, directory / f"sentinel{number}", first.port)
+                for number in range(NODES)
+            ]
+            writer = Writer([sentinel.port for sentinel in sentinels])
+            writing: Deferred[None] | None = None
+            try:
+                for sentinel in sentinels:
+                    await sentinel.start()
+                writing = deferToThread(asyncio.run, writer.write())
+                yield cls(reactor, servers, sentinels, writer, signal)
+            finally:
+                writer.stop()
+                if writing is not None:
+                    await writing
+                await DeferredList([Deferred.fromCoroutine(each.stop()) for each in sentinels])
+
+    async def strike(self) -> None:
+        """One fault, and back to where it was."""
+        reactor, writer = self._reactor, self._writer
+        master = await self._settled_in_time()
+        writer.active = True
+        await deferLater(reactor, random.uniform(0.5, 1.0))
+        at = time.perf_counter()
+        master.kill(self._signal)
+        writer.struck(at)
+        recovered_at: float = await until(
+            reactor, lambda: writer.recovered_at, RECOVERY, "a write after the fault"
+        )
+        writer.active = False
+        await master.restart(empty=True)
+        self.outages.append(recovered_at - at)
+        await self._settled_in_time()
+
+    async def _settled_in_time(self) -> LocalServer:
+        what = "sentinels that agree, and replicas in sync"
+        master: LocalServer = await until(self._reactor, self._settled, RECOVERY, what)
+        return master
+
+    async def _settled(self) -> LocalServer | None:
+        ports = {await _named_master(sentinel) for sentinel in self._sentinels}
+        master = next((server for server in self._servers if ports == {server.port}), None)
         ready = (
             master is not None
-            and await in_sync(servers, master)
-            and all([await _knows_all(sentinel) for sentinel in sentinels])
+            and await in_sync(self._servers, master)
+            and all([await _knows_all(sentinel) for sentinel in self._sentinels])
         )
         return master if ready else None
-
-    master = await until(reactor, settled, PATIENCE, "sentinels that agree, and replicas in sync")
-    await deferLater(reactor, random.uniform(0.5, 1.0))
-    at = time.perf_counter()
-    master.kill()
-    writer.killed(at)
-    recovered_at: float = await until(
-        reactor, lambda: writer.recovered_at, PATIENCE, "a write after the kill"
-    )
-    await master.restart(empty=True)
-    return recovered_at - at
 
 
 def _sentinel(reactor: Any, program: ServerProgram, directory: Path, master: int) -> LocalServer:
@@ -121,21 +155,22 @@ async def _knows_all(sentinel: LocalServer) -> bool:
 
 
 class Writer:
-    """Writes all the time, one write after the other, in an event loop of a thread."""
+    """Writes while it is `active`, one write after the other, in an event loop of a thread."""
 
     def __init__(self, sentinels: list[int]) -> None:
+        self.active = False
         self.recovered_at: float | None = None
-        self._killed_at = 0.0
+        self._struck_at = 0.0
         self._sentinels = [("127.0.0.1", port) for port in sentinels]
         self._stopped = threading.Event()
 
     def stop(self) -> None:
         self._stopped.set()
 
-    def killed(self, at: float) -> None:
+    def struck(self, at: float) -> None:
         """From here on `recovered_at` is the time of the first acknowledged write submitted after
         `at`, None until there is one."""
-        self._killed_at = at
+        self._struck_at = at
         self.recovered_at = None
 
     async def write(self) -> None:
@@ -148,6 +183,9 @@ class Writer:
         client = sentinels.master_for(MASTER, socket_timeout=0.5)
         number = 0
         while not self._stopped.is_set():
+            if not self.active:
+                await asyncio.sleep(0.02)
+                continue
             number += 1
             submitted = time.perf_counter()
             try:
@@ -155,7 +193,9 @@ class Writer:
             except RedisError:
                 await asyncio.sleep(0.005)
             else:
-                if self.recovered_at is None and submitted >= self._killed_at:
+                if self.recovered_at is None and submitted >= self._struck_at:
                     self.recovered_at = time.perf_counter()
             await asyncio.sleep(0.001)
         await client.aclose()
+        for each in sentinels.sentinels:
+            await each.aclose()

@@ -1,225 +1,204 @@
-"""How many commands a second, and how long one alone takes: ours beside two others.
-
-The three take turns on the same server: A B C A B C ..., each for some seconds, and the median of
-the rounds counts. So what else the machine does in the meantime hits them alike.
-"""
+"""How many commands a second: ours beside its peers, on the same server."""
 
 from __future__ import annotations
 
+import argparse
 import cProfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from statistics import median
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from benchmarks.contestants import Bare, Contestant, TxHARedis, TxRedisApi
-from benchmarks.group import in_sync, running_group
-from benchmarks.report import quantile, table
-from txharedis import create_client
-from txharedis.testing.servers import ServerProgram
+from benchmarks.contestants import Bare, TxRedisApi
+from benchmarks.group import caught_up
+from benchmarks.lineup import OURS, Lineup, in_line
+from benchmarks.load import Case, Runner, fill
+from benchmarks.report import Goal, show_goals, table
+from benchmarks.stage import Round, Stage, alternate, as_figures, count, middle, ratio, seconds
 from txharedis.testing.waiting import until
 
-__all__ = ["Settings", "run"]
+__all__ = ["add_arguments", "run"]
 
-VALUE = b"v" * 32
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`rounds` of `seconds` each, with `in_flight` commands at a time.
-
-    `profile` is a file for cProfile's figures of SET by txharedis, instead of everything else.
-    """
-
-    rounds: int = 5
-    seconds: float = 2.0
-    in_flight: int = 100
-    profile: str | None = None
-
-
-@dataclass(frozen=True)
-class Round:
-    """rate in commands a second; cpu in seconds of this process for each; latencies in seconds."""
-
-    rate: float
-    cpu: float
-    p50: float
-    p99: float
+WARM_UP = 0.3
+BASES = (TxRedisApi.name, Bare.name)
+NAMES = [f"txharedis, {terms}" for terms in OURS]
+KINDS = ("small", "deep", "64k", "1m", "list")
+#: Who takes part where values are long: the names' beginnings.
+LONG = (
+    "txharedis",
+    TxRedisApi.name,
+    Bare.name,
+    "redis-py, pipeline",
+    "redis-benchmark",
+    "valkey-benchmark",
+)
 
 
-@dataclass(frozen=True)
-class Case:
-    """Which command, and how many of it at a time."""
-
-    command: str
-    in_flight: int
-
-    def __str__(self) -> str:
-        return f"{self.command}, {self.in_flight} in flight"
-
-
-async def run(reactor: Any, program: ServerProgram, settings: Settings) -> dict[str, Any]:
-    """Measure, print the tables, and return all rounds of all cases."""
-    async with running_group(reactor, program) as servers:
-        client = create_client(
-            [server.address for server in servers],
-            reactor=reactor,
-            charset=None,
-            convert_numbers=False,
-        )
-        contestants: list[Contestant] = [
-            TxHARedis("at-most-once", client.with_options(delivery="at-most-once")),
-            TxHARedis("exactly-once", client.with_options(delivery="exactly-once")),
-            TxHARedis("exactly-once, acks=1", client.with_options(acks=1)),
-        ]
-        try:
-            await client.when_ready().addTimeout(20, reactor)
-            master = next(server for server in servers if server.address == client.master)
-            await until(reactor, lambda: in_sync(servers, master), 20, "three nodes in sync")
-            contestants.append(await TxRedisApi.connect(master.port))
-            contestants.append(await Bare.connect(reactor, master.port))
-            if settings.profile is not None:
-                await _profile(reactor, contestants[0], settings)
-                return {}
-            results = {}
-            for case in (
-                Case("set", settings.in_flight),
-                Case("get", settings.in_flight),
-                Case("set", 1),
-                Case("get", 1),
-            ):
-                rounds = await _compare(reactor, contestants, case, settings)
-                _show(case, rounds)
-                results[str(case)] = {
-                    name: [asdict(each) for each in done] for name, done in rounds.items()
-                }
-            return results
-        finally:
-            for contestant in contestants:
-                await contestant.close()
-
-
-async def _compare(
-    reactor: Any, contestants: Sequence[Contestant], case: Case, settings: Settings
-) -> dict[str, list[Round]]:
-    rounds: dict[str, list[Round]] = {contestant.name: [] for contestant in contestants}
-    for contestant in contestants:
-        await _measure(reactor, contestant, case, 0.3)  # to warm up
-    for _ in range(settings.rounds):
-        for contestant in contestants:
-            done = await _measure(reactor, contestant, case, settings.seconds)
-            rounds[contestant.name].append(done)
-    return rounds
-
-
-async def _measure(reactor: Any, contestant: Contestant, case: Case, seconds: float) -> Round:
-    keys = [b"benchmark:%d" % number for number in range(case.in_flight)]
-    for key in keys:
-        await contestant.set(key, VALUE)
-    submit = _submitter(contestant, case.command)
-    load = _Load(submit, keys, timed=case.in_flight == 1)
-    reactor.callLater(seconds, load.stop)
-    began, cpu_began = time.perf_counter(), time.process_time()
-    await load.run().addTimeout(seconds + 20, reactor)
-    cpu, elapsed = time.process_time() - cpu_began, time.perf_counter() - began
-    latencies = load.latencies or [elapsed * case.in_flight / load.count]
-    return Round(
-        rate=load.count / elapsed,
-        cpu=cpu / load.count,
-        p50=quantile(latencies, 0.5),
-        p99=quantile(latencies, 0.99),
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seconds", type=seconds, default=1.0, help="of each round (%(default)s)")
+    add("--in-flight", type=count, default=100, metavar="N", help="(%(default)s)")
+    add("--deep", type=count, default=10_000, metavar="N", help="in flight, too (%(default)s)")
+    add(
+        "--only",
+        nargs="+",
+        choices=KINDS,
+        default=list(KINDS),
+        help="small: --in-flight; deep: --deep; 64k and 1m: values; list: LRANGE (all)",
     )
+    add("--profile", metavar="FILE", help="only this: cProfile's figures of SET by txharedis")
 
 
-def _submitter(contestant: Contestant, command: str) -> Callable[[bytes], Deferred[Any]]:
-    if command == "get":
-        return contestant.get
-    set_key = contestant.set
-    return lambda key: set_key(key, VALUE)
+@dataclass(frozen=True)
+class Contest:
+    """A case, and the beginnings of the names of those who take part: all when it is empty."""
+
+    kind: str
+    case: Case
+    who: tuple[str, ...] = ()
 
 
-class _Load:
-    """One chain for each key: it submits its next command when the former is answered.
+def _contests(options: argparse.Namespace) -> list[Contest]:
+    all_of_them = [
+        Contest("small", Case("set", options.in_flight)),
+        Contest("small", Case("get", options.in_flight)),
+        Contest("deep", Case("set", options.deep)),
+        Contest("deep", Case("get", options.deep)),
+        Contest("64k", Case("set", 10, 64 << 10), LONG),
+        Contest("64k", Case("get", 10, 64 << 10), LONG),
+        Contest("1m", Case("set", 10, 1 << 20), LONG),
+        Contest("1m", Case("get", 10, 1 << 20), LONG),
+        Contest("list", Case("lrange", 10, 32, 10_000), LONG),
+    ]
+    return [contest for contest in all_of_them if contest.kind in options.only]
 
-    With `timed`, `latencies` holds the seconds that each took; that is for one chain.
-    """
 
-    def __init__(
-        self, submit: Callable[[bytes], Deferred[Any]], keys: Sequence[bytes], *, timed: bool
-    ) -> None:
-        self.count = 0
-        self.latencies: list[float] = []
-        self._submit = submit
-        self._keys = keys
-        self._timed = timed
-        self._stopping = False
-        self._running = len(keys)
-        self._done: Deferred[None] = Deferred()
+async def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print the tables, and return all rounds of all cases, and the goals."""
+    async with in_line(stage) as lineup:
+        if options.profile is not None:
+            await _profile(lineup.runners[0], options)
+            return {}
+        results: dict[str, dict[str, list[Round]]] = {}
+        for contest in _contests(options):
+            results[str(contest.case)] = await compare(
+                stage, lineup, contest.case, options.seconds, contest.who
+            )
+            _show(contest.case, results[str(contest.case)])
+    return {
+        "cases": {case: as_figures(rounds) for case, rounds in results.items()},
+        "goals": show_goals(_goals(options, results)),
+    }
 
-    def run(self) -> Deferred[None]:
-        """Fires when the last chain has ended, after `stop`; fails with a command's error."""
-        for key in self._keys:
-            self._next(key)
-        return self._done
 
-    def stop(self) -> None:
-        self._stopping = True
+async def compare(
+    stage: Stage, lineup: Lineup, case: Case, length: float, who: Sequence[str] = ()
+) -> dict[str, list[Round]]:
+    """All rounds of one case, of `length` seconds each, by the contestants' names."""
+    fill(lineup.master.port, case)
+    if lineup.others:
+        fill(lineup.others[0].port, case)
 
-    def _next(self, key: bytes) -> None:
-        answered = self._answered_timed if self._timed else self._answered
-        self._sent = time.perf_counter()
-        self._submit(key).addCallbacks(answered, self._failed, callbackArgs=(key,))
+    async def one(runner: Runner, warming: bool) -> Round:
+        done = await runner.round(case, min(WARM_UP, length) if warming else length)
+        # What the replicas have not taken yet is not to be the next one's burden.
+        await until(
+            stage.reactor,
+            lambda: caught_up(lineup.servers, lineup.master),
+            30,
+            "replicas that have caught up",
+        )
+        return done
 
-    def _answered_timed(self, reply: object, key: bytes) -> None:
-        self.latencies.append(time.perf_counter() - self._sent)
-        self._answered(reply, key)
+    return await alternate(stage, lineup.of(*who), one)
 
-    def _answered(self, reply: object, key: bytes) -> None:
-        self.count += 1
-        if not self._stopping:
-            self._next(key)
-            return
-        self._running -= 1
-        if not self._running:
-            self._done.callback(None)
 
-    def _failed(self, failure: Any) -> None:
-        if not self._done.called:
-            self._done.errback(failure)
+def _rate(done: Round) -> float:
+    return done.rate
 
 
 def _show(case: Case, rounds: dict[str, list[Round]]) -> None:
-    def middle(name: str, what: str) -> float:
-        return float(median(getattr(each, what) for each in rounds[name]))
-
-    base = TxRedisApi.name
-    header = [str(case), "per second", "ratio", "CPU us each", "CPU ratio"]
-    if case.in_flight == 1:
-        header += ["p50 us", "p99 us"]
     rows = []
     for name in rounds:
-        row = [
-            name,
-            f"{middle(name, 'rate'):.0f}",
-            f"{middle(name, 'rate') / middle(base, 'rate'):.2f}",
-            f"{middle(name, 'cpu') * 1e6:.1f}",
-            f"{middle(base, 'cpu') / middle(name, 'cpu'):.2f}",
-        ]
-        if case.in_flight == 1:
-            row += [f"{middle(name, what) * 1e6:.0f}" for what in ("p50", "p99")]
-        rows.append(row)
+        rate = middle(rounds, name, _rate)
+        cpu = middle(rounds, name, lambda each: each.cpu)
+        rows.append(
+            [
+                name,
+                "" if rate is None else f"{rate:.0f}",
+                *(
+                    _times(ratio(rounds, name, base, _rate))
+                    for base in (TxRedisApi.name, Bare.name)
+                ),
+                "" if cpu is None else f"{cpu * 1e6:.1f}",
+            ]
+        )
+    header = [str(case), "per second", "x txredisapi", "x bare", "CPU us each"]
     print(f"\n{table(header, rows)}", flush=True)
 
 
-async def _profile(reactor: Any, contestant: Contestant, settings: Settings) -> None:
-    case = Case("set", settings.in_flight)
-    await _measure(reactor, contestant, case, 0.3)
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _goals(options: argparse.Namespace, results: dict[str, dict[str, list[Round]]]) -> list[Goal]:
+    goals = []
+    for contest in _contests(options):
+        rounds = results[str(contest.case)]
+        if contest.kind == "small":
+            goals += _goals_of_small(contest.case, rounds)
+        elif contest.kind == "deep":
+            few = Case(contest.case.command, options.in_flight)
+            goals += _goals_of_deep(contest.case, rounds, few, results.get(str(few), {}))
+        else:
+            goals += _goals_of_long(contest.case, rounds)
+    return goals
+
+
+def _goals_of_small(case: Case, rounds: dict[str, list[Round]]) -> list[Goal]:
+    plain, exact, acked = NAMES
+    return [
+        Goal(f"{case}: {name} / {base}", ratio(rounds, name, base, _rate), bound)
+        for name, base, bound in (
+            (plain, TxRedisApi.name, 3.0),
+            (plain, Bare.name, 0.85),
+            (plain, "ioredis, autopipelining", 1.0),
+            (exact, TxRedisApi.name, 2.2),
+            (acked, TxRedisApi.name, 1.2),
+        )
+    ]
+
+
+def _goals_of_deep(
+    case: Case, rounds: dict[str, list[Round]], few: Case, its: dict[str, list[Round]]
+) -> list[Goal]:
+    """The rate may fall by a fifth."""
+    goals = []
+    for name in NAMES:
+        rate = middle(rounds, name, _rate)
+        base = middle(its, name, _rate)
+        figure = None if rate is None or not base else rate / base
+        goals.append(Goal(f"{case}: {name} / {few.in_flight} in flight", figure, 0.8))
+    return goals
+
+
+def _goals_of_long(case: Case, rounds: dict[str, list[Round]]) -> list[Goal]:
+    """As much as the better of the two."""
+
+    def rate(name: str) -> float:
+        return middle(rounds, name, _rate) or 0.0
+
+    better = max((TxRedisApi.name, "redis-py, pipeline"), key=rate)
+    return [
+        Goal(f"{case}: {name} / {better}", ratio(rounds, name, better, _rate), 1.0)
+        for name in NAMES
+    ]
+
+
+async def _profile(runner: Runner, options: argparse.Namespace) -> None:
+    case = Case("set", options.in_flight)
+    await runner.round(case, WARM_UP)
     profiler = cProfile.Profile()
     with profiler:
-        await _measure(reactor, contestant, case, settings.seconds)
-    assert settings.profile is not None
-    profiler.dump_stats(settings.profile)
-    print(f"python -m pstats {settings.profile}")
+        await runner.round(case, options.seconds)
+    profiler.dump_stats(options.profile)
+    print(f"python -m pstats {options.profile}")

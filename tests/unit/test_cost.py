@@ -1,0 +1,207 @@
+"""What a command costs, in counts that are the same on each machine and in each run.
+
+The whole client, from the method to the bytes, against simulated servers. Counted are the calls, of
+Python functions and of those in C, that our code and txredisapi's make (not those of Twisted, and
+not those of the simulated servers), the pieces that are written, and the memory blocks that stay.
+
+When a bound is broken, the hot path has become slower, or fatter. Look which functions the failure
+names, and whether they have to be called for each command, rather than once for all commands of a
+turn. If so, measure with `python -m benchmarks throughput --only small` before and after, say in
+the commit what the calls buy, and raise the bound. The bounds are less than one call for each
+command above the figures of Python 3.11 (later ones make fewer); when a change has made a command
+cheaper, lower them in the same commit.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import txredisapi
+from twisted.internet.defer import Deferred
+
+import txharedis
+from txharedis import HAClient, create_client
+from txharedis.testing.simulation import World
+from txharedis.testing.simulation.process import Transport
+
+ROUNDS = 10
+VALUE = b"v" * 32
+OURS = str(Path(txharedis.__file__).parent)
+NOT_OURS = str(Path(OURS, "testing"))
+
+AT_MOST_ONCE = {"delivery": "at-most-once"}
+EXACTLY_ONCE = {"delivery": "exactly-once"}
+CONFIRMED = {"delivery": "exactly-once", "acks": 1}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The most calls for each command, when so many are given in one turn."""
+
+    command: str
+    terms: dict[str, Any]
+    in_flight: int
+    calls: float
+
+    def __str__(self) -> str:
+        terms = "-".join(map(str, self.terms.values()))
+        return f"{self.command}-{terms}-{self.in_flight}"
+
+
+COSTS = [
+    Cost("set", AT_MOST_ONCE, 100, 24.0),
+    Cost("set", EXACTLY_ONCE, 100, 32.5),
+    Cost("set", CONFIRMED, 100, 35.0),
+    Cost("get", AT_MOST_ONCE, 100, 25.0),
+    Cost("get", EXACTLY_ONCE, 100, 25.0),
+    Cost("set", AT_MOST_ONCE, 1, 65.0),
+    Cost("set", EXACTLY_ONCE, 1, 121.0),
+    Cost("set", CONFIRMED, 1, 141.0),
+    Cost("get", AT_MOST_ONCE, 1, 55.0),
+]
+
+BLOCKS = 7.2
+"""That stay for a pending command: the Deferred, our record of it, the words, the packed bytes."""
+
+
+class Bench:
+    """A client on three simulated servers that have nothing else to do."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        world.trio()
+        self._client = create_client(list(world.servers), reactor=world.process(), charset=None)
+        world.wait(self._client.when_ready())
+        world.run(2.0)
+
+    def view(self, terms: dict[str, Any]) -> HAClient:
+        return self._client.with_options(**terms)
+
+    def turn(self, submit: Callable[[int], Deferred[Any]], count: int) -> None:
+        """So many commands at once, and their replies."""
+        replies: list[object] = []
+        for number in range(count):
+            submit(number).addCallback(replies.append)
+        self.world.run_until(lambda: len(replies) == count)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with World(1) as world:
+        yield Bench(world)
+
+
+def submitter(client: HAClient, command: str) -> Callable[[int], Deferred[Any]]:
+    keys = [b"key:%d" % number for number in range(100)]
+    if command == "get":
+        return lambda number: client.get(keys[number])
+    return lambda number: client.set(keys[number], VALUE)
+
+
+class Counts:
+    """`calls` by caller and callee; `writes` to sockets."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.writes = 0
+
+    def most(self, commands: int) -> str:
+        """The functions that made or took the most calls, for each command."""
+        lines = [f"{count / commands:6.2f}  {name}" for name, count in self.calls.most_common(25)]
+        return "\n".join(lines)
+
+
+@contextmanager
+def counted() -> Iterator[Counts]:
+    """All that happens meanwhile."""
+    counts = Counts()
+    of_txredisapi = txredisapi.__file__
+    write = Transport.write.__code__
+
+    def observe(frame: Any, event: str, argument: Any) -> None:
+        if event not in ("call", "c_call"):
+            return
+        code = frame.f_code
+        file = code.co_filename
+        if code is write and event == "call":
+            counts.writes += 1
+        if file == of_txredisapi or (file.startswith(OURS) and not file.startswith(NOT_OURS)):
+            name = code.co_qualname
+            if event == "c_call":
+                name += f" -> {getattr(argument, '__qualname__', argument)}"
+            counts.calls[name] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(observe)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(before)
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=str)
+def test_calls_for_each_command(bench: Bench, cost: Cost) -> None:
+    submit = submitter(bench.view(cost.terms), cost.command)
+    bench.turn(submit, cost.in_flight)
+    with counted() as counts:
+        for _ in range(ROUNDS):
+            bench.turn(submit, cost.in_flight)
+    commands = ROUNDS * cost.in_flight
+    calls = counts.calls.total() / commands
+    assert calls <= cost.calls, (
+        f"{cost}: {calls:.2f} calls for each command, {cost.calls} are allowed (see the head of "
+        f"this file); most of them:\n{counts.most(commands)}"
+    )
+
+
+@pytest.mark.parametrize("terms", [AT_MOST_ONCE, EXACTLY_ONCE, CONFIRMED], ids=str)
+def test_a_turn_is_one_write(bench: Bench, terms: dict[str, Any]) -> None:
+    submit = submitter(bench.view(terms), "set")
+    bench.turn(submit, 100)
+    with counted() as counts:
+        for _ in range(ROUNDS):
+            bench.turn(submit, 100)
+    # What the heartbeats and the other links write in that time is a few at most.
+    assert ROUNDS <= counts.writes <= ROUNDS + 3
+
+
+@pytest.mark.parametrize("terms", [AT_MOST_ONCE, EXACTLY_ONCE, CONFIRMED], ids=str)
+def test_blocks_that_a_pending_command_keeps(bench: Bench, terms: dict[str, Any]) -> None:
+    client = bench.view(terms)
+    bench.turn(submitter(client, "set"), 100)
+    count = 2000
+    keys = [b"key:%d" % number for number in range(count)]
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for key in keys:
+        client.set(key, VALUE)
+    blocks = (sys.getallocatedblocks() - before) / count
+    assert blocks <= BLOCKS, (
+        f"{blocks:.2f} memory blocks for each pending command, {BLOCKS} are allowed "
+        "(see the head of this file)"
+    )
+
+
+@pytest.mark.parametrize("terms", [AT_MOST_ONCE, EXACTLY_ONCE, CONFIRMED], ids=str)
+def test_answered_commands_leave_nothing_to_the_garbage_collector(
+    bench: Bench, terms: dict[str, Any]
+) -> None:
+    submit = submitter(bench.view(terms), "set")
+    bench.turn(submit, 100)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(ROUNDS):
+            bench.turn(submit, 100)
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert not found, f"{found} objects were left in cycles by {100 * ROUNDS} SETs"
