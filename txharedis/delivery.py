@@ -147,7 +147,7 @@ class Delivery:
     ) -> None:
         packed += [command.packed for command in commands]
         waiters += commands if instead is None else instead
-        count = self._counter.counting(link, sum(not command.read for command in commands))
+        count = self._counter.counting(link, [command.read for command in commands].count(False))
         if count is not None:
             packed.append(count[0])
             waiters.append(count[1])
@@ -272,9 +272,15 @@ class _Batch:
         if outcome.ran == Ran.BEFORE_UNCONFIRMED:
             confirmed = 0
         self._over()
-        for place, command in enumerate(self.commands):
-            if command.sent:
-                self._settle_one(command, outcome.replies[place], outcome.odd.get(place), confirmed)
+        queue, odd = self._queue, outcome.odd
+        enough = not self.acks or (isinstance(confirmed, int) and confirmed >= self.acks)
+        for place, (command, reply) in enumerate(zip(self.commands, outcome.replies, strict=True)):
+            if not command.sent:
+                continue
+            if enough and not odd and not isinstance(reply, Exception):
+                queue.settled(command, reply)
+            else:
+                self._settle_one(command, reply, odd.get(place), confirmed)
 
     def _settle_one(
         self, command: Command, reply: object, odd: bytes | None, confirmed: object

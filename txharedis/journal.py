@@ -305,8 +305,7 @@ class Journal:
                 continue
             head, _, rest = command.packed.partition(b"\r\n")
             count, size = _count(head, command.read)
-            parts.append(count)
-            parts.append(rest)
+            parts += (count, rest)
             words += size
         script = b"$4\r\nEVAL\r\n" + _bulk(JOURNAL_SCRIPT) if whole else _BY_SHA1
         numbers = (batch.number, self.settled, batch.after, int(again), life, db, self._own_db)
@@ -314,6 +313,7 @@ class Journal:
         return b"".join(parts)
 
 
+@lru_cache(maxsize=1024)
 def _bulk(word: bytes | str | int) -> bytes:
     data = word if isinstance(word, bytes) else str(word).encode()
     return b"$%d\r\n%b\r\n" % (len(data), data)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, Protocol
 
@@ -536,16 +536,14 @@ class PendingCommands:
         self.selected()
 
     def _take_unsent(self) -> list[Command]:
-        batch = [command for command in self._waiting() if command.deferred is not None]
+        batch = [*self._returned, *self._queued]
+        if self._dropped:
+            batch = [command for command in batch if command.deferred is not None]
         self._returned.clear()
         self._queued.clear()
         self._dropped = 0
         self._overtaken = self._behind_flight = False
         return batch
-
-    def _waiting(self) -> Iterable[Command]:
-        yield from self._returned
-        yield from self._queued
 
     def _compact(self) -> None:
         _drop_done(self._returned)
