@@ -7,7 +7,7 @@ do not tell is judged here, in three tables: `_HARMLESS`, `_STATEFUL`, `_DEPENDE
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from txharedis._command_table import COMMANDS, SUPPLEMENT
 
@@ -43,6 +43,8 @@ class CommandInfo:
     replica   the name under which a replica answers it, "" when only the master can: its own for
               what only reads keys' data, "SORT_RO" and the like for SORT, GEORADIUS,
               GEORADIUSBYMEMBER and BITFIELD where these only read.
+    simple    it is none of blocking, noscript and stateful, nor SELECT: nothing has to be done for
+              it but to send it.
     """
 
     name: str
@@ -52,6 +54,11 @@ class CommandInfo:
     stateful: bool = False
     fit: int = PLAIN
     replica: str = ""
+    simple: bool = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        special = self.blocking or self.noscript or self.stateful or self.name == "SELECT"
+        object.__setattr__(self, "simple", not special)
 
 
 def describe(args: Sequence[object]) -> CommandInfo:

@@ -49,7 +49,9 @@ class Dispatch:
         log: ClientLog,
     ) -> None:
         self._options = options
+        self._logged = options.command_logging
         self._traffic = traffic
+        self._pending = traffic.pending
         self._log = log
         self._scripts = ScriptCache()
         terms = DedicatedTerms(
@@ -75,11 +77,11 @@ class Dispatch:
     @property
     def busy(self) -> bool:
         """Whether something is not answered yet."""
-        return any((self._traffic.pending, self._blocking, self._transactions))
+        return any((self._pending, self._blocking, self._transactions))
 
     def when_idle(self) -> Deferred[Any]:
         """Fires when all that is under way now is answered."""
-        parts = (self._traffic.pending, self._blocking, self._transactions)
+        parts = (self._pending, self._blocking, self._transactions)
         return gatherResults([part.when_idle() for part in parts])
 
     def stop(self) -> Deferred[None]:
@@ -95,6 +97,19 @@ class Dispatch:
     def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]:
         """See FailoverService.submit."""
         info = describe(args)
+        if (
+            info.simple
+            and terms.read_from == "master"
+            and terms.own_writes is None
+            and len(args) <= MOST_WORDS
+            and not self._logged
+        ):
+            return self._pending.add(args, packed, info.read, None, terms, info.fit)
+        return self._submit_specially(args, packed, terms, info)
+
+    def _submit_specially(
+        self, args: Args, packed: bytes, terms: Terms, info: CommandInfo
+    ) -> Deferred[object]:
         if info.name == "SELECT":
             return self._select(args, packed)
         if info.stateful:
@@ -102,7 +117,7 @@ class Dispatch:
         if info.replica and terms.read_from != "master":
             read = self.reads.add(args, packed, info, terms)
             return self._with_scripts(read, info, packed, terms) if info.noscript else read
-        if self._options.command_logging:
+        if self._logged:
             place = self._traffic.address or "nobody yet"
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place
@@ -114,7 +129,7 @@ class Dispatch:
             )
         else:
             fit = info.fit if len(args) <= MOST_WORDS else PLAIN
-            reply = self._traffic.pending.add(args, packed, info.read, terms=terms, fit=fit)
+            reply = self._pending.add(args, packed, info.read, terms=terms, fit=fit)
         if info.noscript:
             reply = self._with_scripts(reply, info, packed, terms)
         if terms.own_writes is not None and not info.read:
@@ -135,12 +150,12 @@ class Dispatch:
         words = self._scripts.again(info.name, packed, failure.value)
         if words is None:
             return failure
-        return self._traffic.pending.add(words, pack(tuple(words)), info.read, db, terms=terms)
+        return self._pending.add(words, pack(tuple(words)), info.read, db, terms)
 
     @property
     def _db(self) -> int:
         """The database that is selected."""
-        return self._traffic.pending.db
+        return self._pending.db
 
     def _select(self, args: Args, packed: bytes) -> Deferred[object]:
         try:

@@ -72,11 +72,15 @@ class Link(Protocol):
 
     `send` writes the commands in one piece; each waiter gets one reply, in order. It returns False,
     and has written nothing, when the link is gone. `db` is the database that is selected on it.
+    While replies are handed out, `after_read` takes what is to be called when all that have arrived
+    are; it returns False, and takes nothing, at other times.
     """
 
     db: int
 
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool: ...
+
+    def after_read(self, call: Callable[[], object]) -> bool: ...
 
 
 class DialledLink(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from txredisapi import HiredisProtocol, InvalidData
@@ -86,17 +86,23 @@ class CommandMethods(HiredisProtocol):
         except UnicodeEncodeError as error:
             raise InvalidData(f"{args[0]}: cannot encode {arg!r}: {error}") from error
 
-    def __getattr__(self, name: str) -> Callable[..., Deferred[Any]]:
-        words = method_words(name)
-        if words is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if TYPE_CHECKING:
 
-        def command(*args: Any) -> Deferred[Any]:
-            return self.execute_command(*words, *args)
+        def __getattr__(self, name: str) -> Callable[..., Deferred[Any]]: ...
 
-        command.__name__ = name
-        command.__doc__ = f"The Redis command {' '.join(words)}, arguments and reply as they are."
-        return command
 
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *method_names()})
+def _method(name: str, words: tuple[str, ...]) -> Callable[..., Deferred[Any]]:
+    def command(self: CommandMethods, *args: Any) -> Deferred[Any]:
+        return self.execute_command(*words, *args)
+
+    command.__name__ = name
+    command.__qualname__ = f"{CommandMethods.__name__}.{name}"
+    command.__doc__ = f"The Redis command {' '.join(words)}, arguments and reply as they are."
+    return command
+
+
+# By __getattr__ each attribute of a client would be found more slowly, several for each command.
+for _name in method_names():
+    _words = method_words(_name)
+    if _words is not None and not hasattr(CommandMethods, _name):
+        setattr(CommandMethods, _name, _method(_name, _words))

@@ -265,6 +265,10 @@ class Node:
         """Write a batch to the command link; False when that is gone and nothing was written."""
         return self._command is not None and self._command.send(packed, waiters)
 
+    def after_read(self, call: Callable[[], object]) -> bool:
+        """See Link."""
+        return self._command is not None and self._command.after_read(call)
+
     def abort(self) -> None:
         """Drop the command link at once: late replies reach nobody. It is redialled."""
         if self._command is not None:

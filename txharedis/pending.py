@@ -162,6 +162,7 @@ class PendingCommands:
         self._in_flight = 0
         self._count = 0
         self._bytes = 0
+        self._flush_due = False
         self._flush_call: Timer | None = None
         self._deadlines = Deadlines(clock, self._expire)
         self._refusal: Callable[[], HARedisError] | None = None
@@ -203,16 +204,16 @@ class PendingCommands:
         packed: bytes,
         read: bool,
         db: int | None = None,
-        *,
-        reserved: bool = False,
         terms: Terms | None = None,
         fit: int = PLAIN,
+        *,
+        reserved: bool = False,
     ) -> Deferred[object]:
         """Take a command; the Deferred fires with its converted reply.
 
-        `db` is the database that it is meant for, None for the present one; `reserved` tells that
-        there is room for it already, which it takes over. `terms` are those of the queue when None;
-        `fit` is CommandInfo's. It fails with QueueFull when a bound is reached, or with what
+        `db` is the database that it is meant for, None for the present one. `terms` are those of
+        the queue when None; `fit` is CommandInfo's; `reserved` tells that there is room for it
+        already, which it takes over. It fails with QueueFull when a bound is reached, or with what
         `refuse` was given.
         """
         if terms is None:
@@ -237,8 +238,8 @@ class PendingCommands:
             self._several = True
             command.db = db
         self._queued.append(command)
-        if self._link is not None and self._flush_call is None:
-            self._flush_call = self._clock.callLater(0, self._flush_turn)
+        if self._link is not None and not self._flush_due:
+            self._flush_soon(self._link)
         if terms.timeout is not None:
             self._deadlines.add(command, terms.timeout)
         assert command.deferred is not None
@@ -460,12 +461,20 @@ class PendingCommands:
             idle, self._idle = self._idle, []
             for deferred in idle:
                 deferred.callback(None)
-        if self._link is not None and (self._returned or (self._queued and not self._flush_call)):
+        if self._link is not None and (self._returned or (self._queued and not self._flush_due)):
             self._flush()
 
     # How they go out.
 
+    def _flush_soon(self, link: Link) -> None:
+        """What is given in one turn goes out in one piece: behind the replies that are being handed
+        out now, or else in the reactor's next turn."""
+        self._flush_due = True
+        if not link.after_read(self._flush_turn):
+            self._flush_call = self._clock.callLater(0, self._flush_turn)
+
     def _flush_turn(self) -> None:
+        self._flush_due = False
         self._flush_call = None
         self._flush()
 

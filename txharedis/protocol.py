@@ -68,6 +68,8 @@ class NodeProtocol(HiredisProtocol):
         self._last_may_be_denied = last_may_be_denied
         self._waiting: deque[Waiter] = deque()
         self._dead = self._lost = False
+        self._reading = False
+        self._after_read: list[Callable[[], object]] = []
         self.db = 0  # the selected database, for those who care
         self._when_unasked: Callable[[object], None] | None = None
         self._ended: Deferred[None] | None = None  # for who listens
@@ -146,6 +148,7 @@ class NodeProtocol(HiredisProtocol):
         self._reader.feed(data)
         gets = self._reader.gets
         waiting = self._waiting
+        self._reading = True
         try:
             reply = gets()
             while reply is not False and not self._dead:
@@ -158,6 +161,17 @@ class NodeProtocol(HiredisProtocol):
             self.abort()
             if not self._ready and speaks_tls(data):
                 self._when_refused(AccessDenied("TLS: the node expects it (tls=True)"), [])
+        finally:
+            self._reading = False
+            after, self._after_read = self._after_read, []
+            for call in after:
+                call()
+
+    def after_read(self, call: Callable[[], object]) -> bool:
+        """See Link."""
+        if self._reading:
+            self._after_read.append(call)
+        return self._reading
 
     def unasked(self, reply: object) -> None:
         """A reply that nobody waits for: the streams are out of step, so the link is useless.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -165,6 +165,9 @@ class ServerLink:
         self.unread: deque[bytes] = deque()  # written, and not yet executed
         self.replies: deque[object] = deque()  # executed, and not yet delivered
         self.waiters: deque[Waiter] = deque()
+
+    def after_read(self, call: Callable[[], object]) -> bool:
+        return False  # nothing is being handed out
 
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
         if not self.alive:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -43,6 +43,13 @@ class FakeLink:
         self.alive = True
         self.batches: list[list[bytes]] = []
         self.waiting: deque[tuple[bytes, Waiter]] = deque()
+        self.reading = False  # whether replies are being handed out
+        self.afterwards: list[Callable[[], object]] = []
+
+    def after_read(self, call: Callable[[], object]) -> bool:
+        if self.reading:
+            self.afterwards.append(call)
+        return self.reading
 
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
         if not self.alive:
@@ -161,6 +168,34 @@ def test_commands_of_one_turn_go_out_in_one_write() -> None:
     queue.add()
     queue.turn()
     assert link.batches == [[b"w1", b"w2"], [b"w3"]]
+
+
+def test_commands_given_while_replies_are_handed_out_go_out_behind_all_of_them() -> None:
+    queue = Queue()
+    link = queue.open()
+    link.reading = True
+    queue.add()
+    queue.add()
+    assert (link.batches, queue.timers, len(link.afterwards)) == ([], 0, 1)
+    link.reading = False
+    link.afterwards.pop()()
+    assert link.batches == [[b"w1", b"w2"]]
+    queue.add()
+    assert (queue.timers, link.afterwards) == (1, [])
+    queue.turn()
+    assert link.batches[1:] == [[b"w3"]]
+
+
+def test_what_was_given_while_a_link_died_goes_out_on_the_next_once() -> None:
+    queue = Queue()
+    first = queue.open()
+    first.reading = True
+    queue.add()
+    first.die()
+    queue.pending.close()
+    second = queue.open()
+    first.afterwards.pop()()
+    assert (first.batches, second.batches) == ([], [[b"w1"]])
 
 
 def test_the_order_is_kept_over_a_closed_gate() -> None:

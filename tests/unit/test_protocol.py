@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -282,6 +283,44 @@ def test_a_waiter_may_abort_the_link_in_the_middle_of_a_piece() -> None:
     link.protocol.send([b"a"] * 3, [waiter] * 3)
     link.dial.answer(b"die", b"late", b"late")
     assert waiter.got == [b"die", "lost", "lost"]
+
+
+def test_what_is_to_be_done_after_a_piece_is_done_when_all_its_replies_are_handed_out() -> None:
+    link = Link().shake()
+    log: list[object] = []
+
+    class Asking(Waiter):
+        def settle(self, reply: object) -> None:
+            log.append(reply)
+            if reply == b"1":
+                assert link.protocol.after_read(lambda: log.append("after"))
+
+    waiters = [Asking(), Asking()]
+    link.protocol.send([b"a", b"b"], waiters)
+    assert not link.protocol.after_read(lambda: log.append("never"))
+    link.dial.answer(b"1", b"2")
+    assert log == [b"1", b"2", "after"]
+    link.protocol.send([b"c"], [Asking()])
+    link.dial.answer(b"3")
+    assert log == [b"1", b"2", "after", b"3"]
+
+
+@pytest.mark.parametrize("ends", [b"die", b"raise"])
+def test_it_is_done_too_when_the_piece_ends_the_link(ends: bytes) -> None:
+    link = Link().shake()
+    log: list[object] = []
+
+    class Asking(Waiter):
+        def settle(self, reply: object) -> None:
+            link.protocol.after_read(lambda: log.append(link.protocol.after_read(log.clear)))
+            super().settle(reply)
+            if reply == b"raise":
+                raise ZeroDivisionError
+
+    link.protocol.send([b"a"], [Asking(link.protocol)])
+    with pytest.raises(ZeroDivisionError) if ends == b"raise" else contextlib.nullcontext():
+        link.dial.answer(ends)
+    assert log == [False]
 
 
 def test_a_lost_link_tells_each_waiter_once() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,9 @@ class FakeNode:
 
     def serves(self, run_id: str) -> bool:
         return self.linked and run_id == self.run_id
+
+    def after_read(self, call: Callable[[], object]) -> bool:
+        return False  # nothing is being handed out
 
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
         if not self.linked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,9 @@ class FakeNode:
 
     def serves(self, run_id: str) -> bool:
         return run_id in ("", self.run_id)
+
+    def after_read(self, call: Callable[[], object]) -> bool:
+        return False  # nothing is being handed out
 
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
         self.waiters += waiters
