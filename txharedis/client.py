@@ -308,6 +308,23 @@ class HAClient(CommandMethods):
     def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
         return self._group.submit(args, packed, self._terms)
 
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        expire: Any = None,
+        pexpire: Any = None,
+        only_if_not_exists: bool = False,
+        only_if_exists: bool = False,
+    ) -> Deferred[Any]:
+        """SET, as in txredisapi; without options it is the command that is given most."""
+        reply: Deferred[Any]
+        if expire is pexpire is None and not (only_if_not_exists or only_if_exists):
+            reply = self.execute_command("SET", key, value)
+        else:
+            reply = super().set(key, value, expire, pexpire, only_if_not_exists, only_if_exists)
+        return reply
+
     # Cursors.
 
     def scan_iter(

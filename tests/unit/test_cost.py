@@ -57,15 +57,15 @@ class Cost:
 
 
 COSTS = [
-    Cost("set", AT_MOST_ONCE, 100, 24.0),
-    Cost("set", EXACTLY_ONCE, 100, 32.5),
-    Cost("set", CONFIRMED, 100, 35.0),
-    Cost("get", AT_MOST_ONCE, 100, 25.0),
-    Cost("get", EXACTLY_ONCE, 100, 25.0),
-    Cost("set", AT_MOST_ONCE, 1, 65.0),
-    Cost("set", EXACTLY_ONCE, 1, 121.0),
-    Cost("set", CONFIRMED, 1, 141.0),
-    Cost("get", AT_MOST_ONCE, 1, 55.0),
+    Cost("set", AT_MOST_ONCE, 100, 22.3),
+    Cost("set", EXACTLY_ONCE, 100, 21.6),
+    Cost("set", CONFIRMED, 100, 21.7),
+    Cost("get", AT_MOST_ONCE, 100, 23.2),
+    Cost("get", EXACTLY_ONCE, 100, 23.2),
+    Cost("set", AT_MOST_ONCE, 1, 62.7),
+    Cost("set", EXACTLY_ONCE, 1, 85.2),
+    Cost("set", CONFIRMED, 1, 103.3),
+    Cost("get", AT_MOST_ONCE, 1, 53.2),
 ]
 
 BLOCKS = 7.2
@@ -78,7 +78,8 @@ class Bench:
     def __init__(self, world: World) -> None:
         self.world = world
         world.trio()
-        self._client = create_client(list(world.servers), reactor=world.process(), charset=None)
+        self.process = world.process()
+        self._client = create_client(list(world.servers), reactor=self.process, charset=None)
         world.wait(self._client.when_ready())
         world.run(2.0)
 
@@ -171,6 +172,33 @@ def test_a_turn_is_one_write(bench: Bench, terms: dict[str, Any]) -> None:
             bench.turn(submit, 100)
     # What the heartbeats and the other links write in that time is a few at most.
     assert ROUNDS <= counts.writes <= ROUNDS + 3
+
+
+@pytest.mark.parametrize("in_flight", [1, 100])
+def test_who_gives_the_next_command_when_the_last_is_answered_costs_no_timer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, in_flight: int
+) -> None:
+    timers: list[str] = []
+    call_later = bench.process.callLater
+
+    def noted(delay: float, call: Any, *args: Any) -> Any:
+        timers.append(call.__qualname__)
+        return call_later(delay, call, *args)
+
+    monkeypatch.setattr(bench.process, "callLater", noted)
+    get = submitter(bench.view(AT_MOST_ONCE), "get")
+    answered = 0
+
+    def again(_: object, number: int) -> None:
+        nonlocal answered
+        answered += 1
+        if answered < ROUNDS * in_flight:
+            get(number).addCallback(again, number)
+
+    for number in range(in_flight):
+        get(number).addCallback(again, number)
+    bench.world.run_until(lambda: answered >= ROUNDS * in_flight)
+    assert timers.count("PendingCommands._flush_turn") == 1
 
 
 @pytest.mark.parametrize("terms", [AT_MOST_ONCE, EXACTLY_ONCE, CONFIRMED], ids=str)
