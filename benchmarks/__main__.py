@@ -9,6 +9,7 @@
     python -m benchmarks memory
     python -m benchmarks scale --clients 1 50 200
     python -m benchmarks observers                       what metrics and spans cost
+    python -m benchmarks hops                            a command's way through our code
     python -m benchmarks monitor --pages 100 --seconds 30
     python -m benchmarks chaos --minutes 30 --nodes 5 --acks 1
 
@@ -32,6 +33,7 @@ from twisted.internet.task import react
 from benchmarks import (
     chaos,
     failover,
+    hops,
     latency,
     memory,
     monitor,
@@ -55,7 +57,7 @@ COMMANDS: dict[str, Any] = {
     "scale": scale,
 }
 #: What only runs when it is named.
-APART: dict[str, Any] = {"observers": observers, "monitor": monitor}
+APART: dict[str, Any] = {"hops": hops, "observers": observers, "monitor": monitor}
 
 #: Which options that several have each of them has.
 SHARED: dict[str, tuple[str, ...]] = {
@@ -65,6 +67,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "failover": ("peers",),
     "memory": ("rounds",),
     "scale": (),
+    "hops": (),
     "observers": ("rounds",),
     "monitor": (),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from benchmarks import lineup
+from benchmarks import hops, lineup
 from benchmarks.__main__ import parse
 from benchmarks.load import Case
 from benchmarks.node import install
@@ -140,3 +141,13 @@ def test_bad_options_are_named(words: list[str], capsys: pytest.CaptureFixture[s
 def test_the_keys_of_a_case() -> None:
     assert Case("get", 2).keys == ["benchmark:0", "benchmark:1"]
     assert Case("lrange", 2, 32, 10).keys == ["benchmark:list:10"] * 2
+
+
+def test_hops(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = Deferred.fromCoroutine(hops.run(stage(1), Namespace(turns=2)))
+    figures: Any = measured.result
+    assert figures.keys() == hops.TERMS.keys()
+    for each in figures.values():
+        assert {"client.set", "Dispatch.submit", "written", "settled"} <= each.keys()
+        assert all(0 < nanoseconds < 1e9 for nanoseconds in each.values())
+    assert "client.set" in capsys.readouterr().out
