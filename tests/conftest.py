@@ -22,15 +22,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--server",
         metavar="NAME",
-        help="run only on this server: redis, valkey, or with its version, as redis-7.0.15",
+        help="run only on this server: redis, valkey, or with its version, as redis-7.0.15; or"
+        " default, on the one that the demo takes",
     )
 
 
 def chosen_programs(config: pytest.Config) -> list[ServerProgram]:
     """The programs of this machine that ``--server`` names; all by default; not none."""
-    from txharedis.testing.servers import find_programs
+    from txharedis.testing.servers import default_program, find_programs
 
     name = config.getoption("--server")
+    if name == "default":
+        return [default_program()] if find_programs() else []
     chosen = [program for program in find_programs() if name in (None, program.name, str(program))]
     if name and not chosen:
         found = ", ".join(map(str, find_programs())) or "none"
