@@ -53,6 +53,11 @@ from txharedis.traffic import Traffic
 
 __all__ = ["Conductor", "Phase"]
 
+#: Seconds to hold back for each client that notices the same, and at most.
+_STAGGER, _LONGEST_STAGGER = 0.001, 0.2
+#: Seconds after which a timer is late.
+_LATE = 0.005
+
 _ERRORS = {"data": WouldDiscardData, "denied": AccessDenied, "unfit": UnfitNodes}
 
 
@@ -129,7 +134,7 @@ class Conductor:
         self._repair_due: float | None = None
         self._stagger = 0.0
         self._fellows = 1  # clients that hear gossip, this one among them
-        self._hint = False  # gossip was heard since the newest attempt began
+        self._hint = False  # gossip was heard since the newest attempt, or this master
         self._gossip_times: dict[str, float] = {}
 
     @property
@@ -179,7 +184,7 @@ class Conductor:
             stagger, self._stagger = self._stagger, 0.0
             self._alarm.news = False
             if stagger:
-                await self._alarm.sleep(stagger)
+                await self._hold_back(stagger)
                 self._alarm.news = False
             survey = await self.look()
             if self._alarm.news and not isinstance(survey.decision, Follow):
@@ -188,6 +193,19 @@ class Conductor:
             if self.stopped:
                 return  # a listener closed the client meanwhile, and there was nothing to cancel
             await self._alarm.sleep(delay)
+
+    async def _hold_back(self, seconds: float) -> None:
+        """Let others go first.
+
+        Where the machine is so busy that all who held back wake together, they do so once more, for
+        as long as they were late at most.
+        """
+        until = self._now + seconds
+        await self._alarm.sleep(seconds)
+        late = self._now - until
+        if late > _LATE and not self._hint:
+            self._alarm.news = False
+            await self._alarm.sleep(random.uniform(0.0, late))
 
     def _begin_anew(self, failure: Failure) -> None:
         if self.phase is Phase.STOPPED:
@@ -366,6 +384,7 @@ class Conductor:
         self._last_master = master
         self._outage = self._now - lost_at if lost_at is not None else 0.0
         self._log.forget()
+        self._hint = False
         self._become(Phase.FOLLOWING)
         self._log.info("ready, using {node} as master", node=master.address)
         self.subscriptions.follow(master.address, master.run_id)
@@ -383,6 +402,10 @@ class Conductor:
 
     async def _elect(self, survey: Survey, decision: Elect) -> float:
         self.traffic.lose()
+        if any(view.locked for view in survey.views.values()):
+            # To ask for the lock would only keep from work who holds it.
+            self._log.step("somebody else is at it: {reason}", reason=decision.reason)
+            return random.uniform(0.03, max(0.12, self._spread))
         self._become(Phase.ELECTING)
         failover_id = secrets.token_hex(4)
         masters = sum(view.is_master for view in survey.views.values())
@@ -410,7 +433,7 @@ class Conductor:
         self._become(Phase.ORIENTATING)
         # Whoever gave way listens for gossip, and for nothing else, for a while.
         self._alarm.news = self._hint
-        return patience + random.uniform(0.03, 0.12)
+        return patience + random.uniform(0.03, max(0.12, self._spread))
 
     def _report(
         self,
@@ -507,7 +530,7 @@ class Conductor:
                     self._log.warn("MASTER is down! ({why})", why=node.reason)
                     # The more clients notice it, the more the first of them gains when the others
                     # hold back; they hear its gossip meanwhile.
-                    self._stagger = random.uniform(0.0, min(0.06, 0.001 * (self._fellows - 1)))
+                    self._stagger = 0.0 if self._hint else random.uniform(0.0, self._spread)
                 if "TLS" in node.reason:
                     self._log.once(f"{node.address}: {node.reason}", loud=True)
                 self._log.step("orientating (node down, {state})", state=state)
@@ -571,6 +594,11 @@ class Conductor:
         self._alarm.wake()
 
     # Small things.
+
+    @property
+    def _spread(self) -> float:
+        """Seconds over which those who notice the same spread what only one of them need do."""
+        return min(_LONGEST_STAGGER, _STAGGER * (self._fellows - 1))
 
     @property
     def _now(self) -> float:
