@@ -172,6 +172,9 @@ class Campaign:
             for view in decision.candidates
             if view is not best and view.address in lock.granted and _holds_as_much(view, best)
         ]
+        for address, held in lock.granted.items():
+            if address != best.address:
+                held.prepare()  # writes that need a replica's word wait for its redirection
         while True:
             try:
                 return await self._promote(lock, winner, _group(winner, survey))
@@ -336,7 +339,8 @@ class Campaign:
         self._log.step("publishing gossip:master {node}", node=master.address)
         told = [
             control.exchange(announcement(master.address), timeout=self._options.survey_timeout)
-            for control in survey.controls.values()
+            for address, control in survey.controls.items()
+            if address != master.address  # its promotion told them there
         ]
         await DeferredList(told, consumeErrors=True)  # whoever does not hear it sees it
         self._step("gossip", lock, master.address)
