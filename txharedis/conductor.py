@@ -45,6 +45,7 @@ from txharedis.losses import LastWord, LastWords
 from txharedis.node import Node
 from txharedis.options import Options
 from txharedis.orders import Orders
+from txharedis.pace import STEPS, in_step
 from txharedis.pubsub.subscriptions import Subscriptions
 from txharedis.rights import SUBSCRIBING, denied
 from txharedis.switchover import Switchover
@@ -368,6 +369,7 @@ class Conductor:
         in_motion = in_motion or self.group.count(Status.UP) > len(views)
         interval = self.options.survey_interval
         quiet = (min(1.0, interval) if in_motion else interval) * random.uniform(0.8, 1.2)
+        quiet = in_step(self._now, quiet, self.options.heartbeat / STEPS)
         return self.traffic.backoff or quiet
 
     def _use(self, master: NodeView) -> None:
