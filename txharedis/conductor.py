@@ -56,6 +56,8 @@ __all__ = ["Conductor", "Phase"]
 
 #: Seconds to hold back for each client that notices the same, and at most.
 _STAGGER, _LONGEST_STAGGER = 0.001, 0.2
+#: So many clients are no crowd; and how many times longer each of a crowd waits at most.
+_FEW, _LARGEST_CROWD = 20, 10.0
 #: Seconds after which a timer is late.
 _LATE = 0.005
 
@@ -308,7 +310,7 @@ class Conductor:
         self._waits = min(self._waits + 1, 100)
         # From a few milliseconds up, but never so far that a proof of death would wait for us.
         patience = decision.retry_in * min(1.5**self._waits, 20.0)
-        return min(patience, 0.5) * random.uniform(0.7, 1.3)
+        return min(min(patience, 0.5) * random.uniform(0.7, 1.3 * self._crowd), 2.0)
 
     def _refuse(self, decision: Refuse) -> float:
         if self._log.once(decision.reason, loud=True):
@@ -351,15 +353,15 @@ class Conductor:
             return random.uniform(1.0, 2.0)
         if self._repair_due is None:
             # Often somebody is at it already: the client that failed over.
-            self._repair_due = self._now + random.uniform(0.0, 0.3)
+            self._repair_due = self._now + random.uniform(0.0, 0.3 * self._crowd)
         if any(view.locked for view in survey.views.values()):
             # Somebody is at it, or died at it: then it is ours as soon as the lock has expired.
-            return random.uniform(0.05, 0.2)
+            return random.uniform(0.05, 0.2 * self._crowd)
         if self._now >= self._repair_due:
             self._repair_due = None
             if await self._repair(survey):
                 return 0.0
-            self._repair_due = self._now + random.uniform(0.5, 1.5)
+            self._repair_due = self._now + random.uniform(0.5, 1.5 * self._crowd)
         return max(0.0, self._repair_due - self._now)
 
     def _until_next_look(self, survey: Survey) -> float:
@@ -407,7 +409,7 @@ class Conductor:
         if any(view.locked for view in survey.views.values()):
             # To ask for the lock would only keep from work who holds it.
             self._log.step("somebody else is at it: {reason}", reason=decision.reason)
-            return random.uniform(0.03, max(0.12, self._spread))
+            return random.uniform(0.03, 0.12 * self._crowd)
         self._become(Phase.ELECTING)
         failover_id = secrets.token_hex(4)
         masters = sum(view.is_master for view in survey.views.values())
@@ -435,7 +437,7 @@ class Conductor:
         self._become(Phase.ORIENTATING)
         # Whoever gave way listens for gossip, and for nothing else, for a while.
         self._alarm.news = self._hint
-        return patience + random.uniform(0.03, max(0.12, self._spread))
+        return patience + random.uniform(0.03, 0.12 * self._crowd)
 
     def _report(
         self,
@@ -532,7 +534,13 @@ class Conductor:
                     self._log.warn("MASTER is down! ({why})", why=node.reason)
                     # The more clients notice it, the more the first of them gains when the others
                     # hold back; they hear its gossip meanwhile.
-                    self._stagger = 0.0 if self._hint else random.uniform(0.0, self._spread)
+                    self._stagger = (
+                        0.0
+                        if self._hint
+                        else random.uniform(
+                            0.0, min(_LONGEST_STAGGER, _STAGGER * (self._fellows - 1))
+                        )
+                    )
                 if "TLS" in node.reason:
                     self._log.once(f"{node.address}: {node.reason}", loud=True)
                 self._log.step("orientating (node down, {state})", state=state)
@@ -598,9 +606,13 @@ class Conductor:
     # Small things.
 
     @property
-    def _spread(self) -> float:
-        """Seconds over which those who notice the same spread what only one of them need do."""
-        return min(_LONGEST_STAGGER, _STAGGER * (self._fellows - 1))
+    def _crowd(self) -> float:
+        """How many times longer each waits for what one of all clients does, or comes to see.
+
+        So the servers are asked as often by many clients as by a few, and the first of them looks
+        as soon.
+        """
+        return min(max(1.0, self._fellows / _FEW), _LARGEST_CROWD)
 
     @property
     def _now(self) -> float:
