@@ -339,8 +339,7 @@ class Campaign:
         self._log.step("publishing gossip:master {node}", node=master.address)
         told = [
             control.exchange(announcement(master.address), timeout=self._options.survey_timeout)
-            for address, control in survey.controls.items()
-            if address != master.address  # its promotion told them there
+            for control in survey.controls.values()
         ]
         await DeferredList(told, consumeErrors=True)  # whoever does not hear it sees it
         self._step("gossip", lock, master.address)
