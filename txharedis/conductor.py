@@ -406,9 +406,13 @@ class Conductor:
 
     async def _elect(self, survey: Survey, decision: Elect) -> float:
         self.traffic.lose()
-        if any(view.locked for view in survey.views.values()):
-            # To ask for the lock would only keep from work who holds it.
+        lockable = [v for v in survey.views.values() if v.address in survey.controls]
+        lockable = [v for v in lockable if not v.loading and v not in decision.strangers]
+        if lockable and min(lockable, key=lambda view: view.address).locked:
+            # It is the first that the lock would be asked of: that would be in vain, and only keep
+            # from work who holds it.
             self._log.step("somebody else is at it: {reason}", reason=decision.reason)
+            self._become(Phase.ORIENTATING)
             return random.uniform(0.03, 0.12 * self._crowd)
         self._become(Phase.ELECTING)
         failover_id = secrets.token_hex(4)
