@@ -172,6 +172,9 @@ class Campaign:
             for view in decision.candidates
             if view is not best and view.address in lock.granted and _holds_as_much(view, best)
         ]
+        for address, held in lock.granted.items():
+            if address != best.address:
+                held.prepare()  # writes that need a replica's word wait for its redirection
         while True:
             try:
                 return await self._promote(lock, winner, _group(winner, survey))

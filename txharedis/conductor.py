@@ -45,6 +45,7 @@ from txharedis.losses import LastWord, LastWords
 from txharedis.node import Node
 from txharedis.options import Options
 from txharedis.orders import Orders
+from txharedis.pace import STEPS, in_step
 from txharedis.pubsub.subscriptions import Subscriptions
 from txharedis.rights import SUBSCRIBING, denied
 from txharedis.switchover import Switchover
@@ -52,6 +53,13 @@ from txharedis.topology import Address, NodeView, Status
 from txharedis.traffic import Traffic
 
 __all__ = ["Conductor", "Phase"]
+
+#: Seconds to hold back for each client that notices the same, and at most.
+_STAGGER, _LONGEST_STAGGER = 0.001, 0.2
+#: So many clients are no crowd; and how many times longer each of a crowd waits at most.
+_FEW, _LARGEST_CROWD = 20, 10.0
+#: Seconds after which a timer is late.
+_LATE = 0.005
 
 _ERRORS = {"data": WouldDiscardData, "denied": AccessDenied, "unfit": UnfitNodes}
 
@@ -129,7 +137,7 @@ class Conductor:
         self._repair_due: float | None = None
         self._stagger = 0.0
         self._fellows = 1  # clients that hear gossip, this one among them
-        self._hint = False  # gossip was heard since the newest attempt began
+        self._hint = False  # gossip was heard since the newest attempt, or this master
         self._gossip_times: dict[str, float] = {}
 
     @property
@@ -179,7 +187,7 @@ class Conductor:
             stagger, self._stagger = self._stagger, 0.0
             self._alarm.news = False
             if stagger:
-                await self._alarm.sleep(stagger)
+                await self._hold_back(stagger)
                 self._alarm.news = False
             survey = await self.look()
             if self._alarm.news and not isinstance(survey.decision, Follow):
@@ -188,6 +196,19 @@ class Conductor:
             if self.stopped:
                 return  # a listener closed the client meanwhile, and there was nothing to cancel
             await self._alarm.sleep(delay)
+
+    async def _hold_back(self, seconds: float) -> None:
+        """Let others go first.
+
+        Where the machine is so busy that all who held back wake together, they do so once more, for
+        as long as they were late at most.
+        """
+        until = self._now + seconds
+        await self._alarm.sleep(seconds)
+        late = self._now - until
+        if late > _LATE and not self._hint:
+            self._alarm.news = False
+            await self._alarm.sleep(random.uniform(0.0, late))
 
     def _begin_anew(self, failure: Failure) -> None:
         if self.phase is Phase.STOPPED:
@@ -289,7 +310,7 @@ class Conductor:
         self._waits = min(self._waits + 1, 100)
         # From a few milliseconds up, but never so far that a proof of death would wait for us.
         patience = decision.retry_in * min(1.5**self._waits, 20.0)
-        return min(patience, 0.5) * random.uniform(0.7, 1.3)
+        return min(min(patience, 0.5) * random.uniform(0.7, 1.3 * self._crowd), 2.0)
 
     def _refuse(self, decision: Refuse) -> float:
         if self._log.once(decision.reason, loud=True):
@@ -332,15 +353,15 @@ class Conductor:
             return random.uniform(1.0, 2.0)
         if self._repair_due is None:
             # Often somebody is at it already: the client that failed over.
-            self._repair_due = self._now + random.uniform(0.0, 0.3)
+            self._repair_due = self._now + random.uniform(0.0, 0.3 * self._crowd)
         if any(view.locked for view in survey.views.values()):
             # Somebody is at it, or died at it: then it is ours as soon as the lock has expired.
-            return random.uniform(0.05, 0.2)
+            return random.uniform(0.05, 0.2 * self._crowd)
         if self._now >= self._repair_due:
             self._repair_due = None
             if await self._repair(survey):
                 return 0.0
-            self._repair_due = self._now + random.uniform(0.5, 1.5)
+            self._repair_due = self._now + random.uniform(0.5, 1.5 * self._crowd)
         return max(0.0, self._repair_due - self._now)
 
     def _until_next_look(self, survey: Survey) -> float:
@@ -350,6 +371,7 @@ class Conductor:
         in_motion = in_motion or self.group.count(Status.UP) > len(views)
         interval = self.options.survey_interval
         quiet = (min(1.0, interval) if in_motion else interval) * random.uniform(0.8, 1.2)
+        quiet = in_step(self._now, quiet, self.options.heartbeat / STEPS)
         return self.traffic.backoff or quiet
 
     def _use(self, master: NodeView) -> None:
@@ -366,6 +388,7 @@ class Conductor:
         self._last_master = master
         self._outage = self._now - lost_at if lost_at is not None else 0.0
         self._log.forget()
+        self._hint = False
         self._become(Phase.FOLLOWING)
         self._log.info("ready, using {node} as master", node=master.address)
         self.subscriptions.follow(master.address, master.run_id)
@@ -383,6 +406,14 @@ class Conductor:
 
     async def _elect(self, survey: Survey, decision: Elect) -> float:
         self.traffic.lose()
+        lockable = [v for v in survey.views.values() if v.address in survey.controls]
+        lockable = [v for v in lockable if not v.loading and v not in decision.strangers]
+        if lockable and min(lockable, key=lambda view: view.address).locked:
+            # It is the first that the lock would be asked of: that would be in vain, and only keep
+            # from work who holds it.
+            self._log.step("somebody else is at it: {reason}", reason=decision.reason)
+            self._become(Phase.ORIENTATING)
+            return random.uniform(0.03, 0.12 * self._crowd)
         self._become(Phase.ELECTING)
         failover_id = secrets.token_hex(4)
         masters = sum(view.is_master for view in survey.views.values())
@@ -410,7 +441,7 @@ class Conductor:
         self._become(Phase.ORIENTATING)
         # Whoever gave way listens for gossip, and for nothing else, for a while.
         self._alarm.news = self._hint
-        return patience + random.uniform(0.03, 0.12)
+        return patience + random.uniform(0.03, 0.12 * self._crowd)
 
     def _report(
         self,
@@ -507,7 +538,13 @@ class Conductor:
                     self._log.warn("MASTER is down! ({why})", why=node.reason)
                     # The more clients notice it, the more the first of them gains when the others
                     # hold back; they hear its gossip meanwhile.
-                    self._stagger = random.uniform(0.0, min(0.06, 0.001 * (self._fellows - 1)))
+                    self._stagger = (
+                        0.0
+                        if self._hint
+                        else random.uniform(
+                            0.0, min(_LONGEST_STAGGER, _STAGGER * (self._fellows - 1))
+                        )
+                    )
                 if "TLS" in node.reason:
                     self._log.once(f"{node.address}: {node.reason}", loud=True)
                 self._log.step("orientating (node down, {state})", state=state)
@@ -571,6 +608,15 @@ class Conductor:
         self._alarm.wake()
 
     # Small things.
+
+    @property
+    def _crowd(self) -> float:
+        """How many times longer each waits for what one of all clients does, or comes to see.
+
+        So the servers are asked as often by many clients as by a few, and the first of them looks
+        as soon.
+        """
+        return min(max(1.0, self._fellows / _FEW), _LARGEST_CROWD)
 
     @property
     def _now(self) -> float:

@@ -23,6 +23,7 @@ from txharedis.factory import NodeFactory, OneLink
 from txharedis.interfaces import NOBODY, Reactor, Timer, Waiter
 from txharedis.journal import LOAD_JOURNAL
 from txharedis.options import Options
+from txharedis.pace import STEPS, in_step
 from txharedis.protocol import NodeProtocol, greeting
 from txharedis.reads.lag import Replication
 from txharedis.replies import missing_right
@@ -456,6 +457,7 @@ class Node:
         elif not self._ping_out:
             self._ping()
         beat = self._beat_every * random.uniform(0.9, 1.1)
+        beat = in_step(now, beat, self._beat_every / STEPS)
         left = options.down_after - silent
         # Not sooner than in 1 ms: what is left may be too little to move the clock.
         self._schedule_watch(min(beat, max(left, 0.001)) if left > 0 else beat)

@@ -113,6 +113,7 @@ def test_pubsub(server_program: ServerProgram, tmp_path: Path) -> None:
     slow = done.figures["pubsub"]["slow readers"]
     assert len(slow["dropped"]) == 3
     assert min(slow["dropped"]) > 0
+    assert slow["kept"] == [100] * 3
     assert len(done.goals("pubsub")) == 2
 
 

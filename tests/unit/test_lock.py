@@ -389,6 +389,56 @@ def test_a_fenced_step_is_one_transaction_with_the_settings_around_it() -> None:
     assert nodes[1].locked
 
 
+def test_what_was_prepared_takes_one_exchange_more() -> None:
+    nodes = Nodes()
+    lock = held(nodes)
+    lock.prepare()
+    settle(nodes.clock)
+    assert [names for names, _ in nodes[1].writes] == [[SET, "WATCH", "GET", SET]]
+    assert nodes.run(lock.finish(STEP)) is None
+    assert [names for names, _ in nodes[1].writes[1:]] == [
+        [SET, "MULTI", "SLAVEOF NO ONE", "DEL", SET, "EXEC", SET]
+    ]
+
+
+@pytest.mark.parametrize("how", ["expired", "taken", "wiped"])
+def test_a_lock_that_goes_after_it_was_prepared_undoes_it_all(how: str) -> None:
+    nodes = Nodes()
+    lock = held(nodes)
+    node = nodes[1]
+    lock.prepare()
+    settle(nodes.clock)
+    if how == "expired":
+        node.expiry[node.lock_key] = 0.0
+    elif how == "taken":
+        node.set(node.lock_key, b"another")
+    else:
+        node.keys.clear()
+    assert isinstance(nodes.run(lock.fenced(STEP)), LockLost)
+    assert node.follows is not None
+
+
+def test_what_was_prepared_in_vain_spoils_no_later_transaction() -> None:
+    nodes = Nodes()
+    lock = nodes.lock()
+    assert nodes.acquire(lock)
+    lock.granted[Address("n", 1)].prepare()
+    nodes.run(lock.release())
+    assert nodes[1].steps()[-2:] == ["UNWATCH", "EVAL"]
+    again = nodes.lock()
+    assert nodes.acquire(again, 7)
+    assert nodes.run(again.granted[Address("n", 1)].fenced(STEP)) is None
+    assert nodes[1].follows is None
+
+
+def test_a_node_that_falls_silent_while_it_is_prepared_is_given_up() -> None:
+    nodes = Nodes()
+    lock = held(nodes)
+    nodes[1].silent = True
+    lock.prepare()
+    assert nodes.run(lock.release(), LIFE) is None
+
+
 def test_finish_gives_the_lock_back_in_the_same_transaction() -> None:
     nodes = Nodes()
     assert nodes.run(held(nodes).finish(STEP)) is None
