@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
 from txharedis.errors import AccessDenied, LinkLost
-from txharedis.interfaces import Args, Clock, Timer, Waiter, pack
+from txharedis.interfaces import LONG, Args, Clock, Timer, Waiter, pack
 from txharedis.options import Options
 from txharedis.replies import redacted
 from txharedis.rights import denied
@@ -28,6 +28,9 @@ __all__ = ["Malformed", "NodeProtocol", "greeting"]
 
 
 Result = TypeVar("Result")
+
+#: Bytes read at once: usually, and while they come faster than they are read.
+_USUAL_READ, _LARGE_READ = 64 * 1024, 256 * 1024
 
 
 class Malformed(Exception):
@@ -136,13 +139,17 @@ class NodeProtocol(HiredisProtocol):
         if self._dead:
             return False
         self._waiting.extend(waiters)
-        self.transport.write(b"".join(packed))
+        if sum(map(len, packed)) < LONG * len(packed):
+            self.transport.write(b"".join(packed))
+        else:
+            self.transport.writeSequence(packed)  # it joins them itself, later
         return True
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         self.last_heard = self._clock.seconds()
         if self._dead:
             return
+        self.transport.bufferSize = _USUAL_READ if len(data) < _USUAL_READ else _LARGE_READ
         self._reader.feed(data)
         gets = self._reader.gets
         waiting = self._waiting
