@@ -10,6 +10,7 @@
     python -m benchmarks scale --clients 1 50 200
     python -m benchmarks observers                       what metrics and spans cost
     python -m benchmarks monitor --pages 100 --seconds 30
+    python -m benchmarks reactors                        epoll, asyncio and uvloop
     python -m benchmarks chaos --minutes 30 --nodes 5 --acks 1
 
 `python -m benchmarks throughput --help` lists the options of one of them. Run it from the root of
@@ -37,6 +38,7 @@ from benchmarks import (
     monitor,
     observers,
     pubsub,
+    reactors,
     scale,
     throughput,
 )
@@ -55,7 +57,7 @@ COMMANDS: dict[str, Any] = {
     "scale": scale,
 }
 #: What only runs when it is named.
-APART: dict[str, Any] = {"observers": observers, "monitor": monitor}
+APART: dict[str, Any] = {"observers": observers, "monitor": monitor, "reactors": reactors}
 
 #: Which options that several have each of them has.
 SHARED: dict[str, tuple[str, ...]] = {
@@ -67,6 +69,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "scale": (),
     "observers": ("rounds",),
     "monitor": (),
+    "reactors": ("rounds",),
 }
 
 
