@@ -19,6 +19,7 @@ from txredisapi import HiredisProtocol, ResponseError
 from txharedis.errors import AccessDenied, LinkLost
 from txharedis.interfaces import LONG, Args, Clock, Timer, Waiter, pack
 from txharedis.options import Options
+from txharedis.outlet import Outlet
 from txharedis.replies import redacted
 from txharedis.rights import denied
 from txharedis.tls import refusal, speaks_tls
@@ -78,6 +79,7 @@ class NodeProtocol(HiredisProtocol):
         self.last_heard = -math.inf
 
     def connectionMade(self) -> None:
+        self._outlet = Outlet(self.transport)
         self._deadline = self._clock.callLater(self._timeout, self.abort)
         d = self.exchange(*self._handshake)
         d.addCallbacks(self._shaken, self._cut_off)
@@ -139,10 +141,10 @@ class NodeProtocol(HiredisProtocol):
         if self._dead:
             return False
         self._waiting.extend(waiters)
-        if sum(map(len, packed)) < LONG * len(packed):
+        if sum(map(len, packed)) < LONG * len(packed) and not self._outlet.busy:
             self.transport.write(b"".join(packed))
         else:
-            self.transport.writeSequence(packed)  # it joins them itself, later
+            self._outlet.write(packed)
         return True
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
