@@ -11,6 +11,8 @@ from zope.interface import implementer
 
 __all__ = ["Outlet"]
 
+_AT_ONCE = 128 * 1024  # bytes that Twisted sends at once, at most
+
 
 @implementer(IPushProducer)
 class Outlet:
@@ -35,10 +37,18 @@ class Outlet:
 
     def _go_on(self) -> None:
         while self._pieces and not self._paused:
-            self._transport.write(self._pieces.popleft())
+            self._transport.write(b"".join(self._next()))
         if self.busy and not self._pieces:
             self.busy = False
             self._transport.unregisterProducer()
+
+    def _next(self) -> list[bytes]:
+        """One piece, or several that are sent together; one alone is not copied."""
+        some = [self._pieces.popleft()]
+        size = len(some[0])
+        while self._pieces and (size := size + len(self._pieces[0])) <= _AT_ONCE:
+            some.append(self._pieces.popleft())
+        return some
 
     # What the transport calls.
 

@@ -19,8 +19,8 @@ FLOORS = [
     floor.split()
     for floor in (
         "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
-        "election losses commands _command_table replies rights scripts deadlines counter journal outlet "
-        "observers downtime reads.choice dedicated.waits pubsub.resyncs",
+        "election losses commands _command_table replies rights scripts deadlines counter journal "
+        "outlet observers downtime reads.choice dedicated.waits pubsub.resyncs",
         "protocol factory pending methods pipeline alarm outcomes "
         "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",
