@@ -16,6 +16,8 @@ from importlib import import_module
 __all__ = ["NAMES", "install"]
 
 NAMES = ("epoll", "asyncio", "uvloop")
+REAPING = 0.05
+"""Seconds: uvloop takes SIGCHLD for itself, so Twisted is not told that a server has ended."""
 
 
 def install(name: str) -> None:
@@ -23,10 +25,12 @@ def install(name: str) -> None:
     if name == "epoll":
         import_module("twisted.internet.epollreactor").install()
         return
-    loop = (
-        asyncio.new_event_loop() if name == "asyncio" else import_module("uvloop").new_event_loop()
-    )
-    import_module("twisted.internet.asyncioreactor").install(loop)
+    loops = asyncio if name == "asyncio" else import_module("uvloop")
+    import_module("twisted.internet.asyncioreactor").install(loops.new_event_loop())
+    if name == "uvloop":
+        reap = import_module("twisted.internet.process").reapAllProcesses
+        reaping = import_module("twisted.internet.task").LoopingCall(reap)
+        import_module("twisted.internet.reactor").callWhenRunning(reaping.start, REAPING)
 
 
 if __name__ == "__main__":
