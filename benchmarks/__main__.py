@@ -11,6 +11,7 @@
     python -m benchmarks observers                       what metrics and spans cost
     python -m benchmarks hops                            a command's way through our code
     python -m benchmarks monitor --pages 100 --seconds 30
+    python -m benchmarks reactors                        epoll, asyncio and uvloop
     python -m benchmarks chaos --minutes 30 --nodes 5 --acks 1
 
 `python -m benchmarks throughput --help` lists the options of one of them. Run it from the root of
@@ -39,6 +40,7 @@ from benchmarks import (
     monitor,
     observers,
     pubsub,
+    reactors,
     scale,
     throughput,
 )
@@ -57,7 +59,12 @@ COMMANDS: dict[str, Any] = {
     "scale": scale,
 }
 #: What only runs when it is named.
-APART: dict[str, Any] = {"hops": hops, "observers": observers, "monitor": monitor}
+APART: dict[str, Any] = {
+    "hops": hops,
+    "observers": observers,
+    "monitor": monitor,
+    "reactors": reactors,
+}
 
 #: Which options that several have each of them has.
 SHARED: dict[str, tuple[str, ...]] = {
@@ -70,6 +77,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "hops": (),
     "observers": ("rounds",),
     "monitor": (),
+    "reactors": ("rounds",),
 }
 
 

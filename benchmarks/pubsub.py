@@ -39,7 +39,7 @@ PATIENCE = 60.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--messages", type=count, default=200_000, help="of each round (%(default)s)")
+    add("--messages", type=count, default=500_000, help="of each round (%(default)s)")
     add(
         "--readers",
         type=int,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import hiredis
 
 __all__ = [
+    "LONG",
     "NOBODY",
     "Args",
     "Clock",
@@ -17,6 +18,7 @@ __all__ = [
     "Timer",
     "Waiter",
     "pack",
+    "pack_long",
     "wait_command",
 ]
 
@@ -27,6 +29,24 @@ Args = Sequence[bytes | str | int | float]
 #: Encodes one command, a tuple, as it goes over the wire. It raises TypeError for what it does not
 #: know how to encode and UnicodeEncodeError for text that is not UTF-8.
 pack: Callable[[Any], bytes] = hiredis.pack_command
+
+#: The length from which on a copy of a word costs more than a few calls.
+LONG = 16 * 1024
+
+
+def pack_long(args: Args) -> bytes:
+    """As `pack`, where words may be long: it copies them once, `pack` does so twice.
+
+    Short words are left to `pack`, with its errors.
+    """
+    parts = [b"*%d\r\n" % len(args)]
+    for word in args:
+        data = word.encode() if isinstance(word, str) else word
+        if isinstance(data, bytes) and len(data) >= LONG:
+            parts += (b"$%d\r\n" % len(data), data, b"\r\n")
+        else:
+            parts.append(pack((word,))[len(b"*1\r\n") :])
+    return b"".join(parts)
 
 
 def wait_command(acks: int, timeout: float) -> tuple[str, int, int]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from txharedis.interfaces import pack
+from txharedis.interfaces import LONG, pack
 
 __all__ = [
     "BATCH_BYTES",
@@ -44,6 +44,7 @@ MOST_WORDS = 4000
 JOURNAL_LIFE = 3600
 #: Of the replies of one batch, so many bytes are kept.
 KEPT_BYTES = 128 * 1024
+_FEW = BATCH_BYTES // LONG  # in a batch of more commands, few can be long
 _REFRESH = 60.0  # seconds after which its life is prolonged
 
 # KEYS: the journal, the opcounter (it may be missing).
@@ -307,15 +308,22 @@ class Journal:
             self._refresh_due = now + _REFRESH
             life = JOURNAL_LIFE * 1000
         words = self._words
-        parts = [b""]
+        parts: list[bytes | memoryview] = [b""]
+        many = len(batch.commands) > _FEW
         for command in batch.commands:
             if command.deferred is None:
                 parts.append(_GIVEN_UP)
                 words += 1
                 continue
-            head, _, rest = command.packed.partition(b"\r\n")
-            count, size = _count(head, command.read)
-            parts += (count, rest)
+            packed = command.packed
+            if many or len(packed) < LONG:
+                head, _, rest = packed.partition(b"\r\n")
+                count, size = _count(head, command.read)
+                parts += (count, rest)
+            else:
+                ends = packed.index(b"\r\n")
+                count, size = _count(packed[:ends], command.read)
+                parts += (count, memoryview(packed)[ends + 2 :])
             words += size
         script = b"$4\r\nEVAL\r\n" + _bulk(JOURNAL_SCRIPT) if whole else _BY_SHA1
         numbers = (batch.number, self.settled, batch.after, int(again), life, db, self._own_db)

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from txredisapi import HiredisProtocol, InvalidData
 
 from txharedis.commands import method_names, method_words
-from txharedis.interfaces import Args, pack
+from txharedis.interfaces import LONG, Args, pack, pack_long
 from txharedis.options import Options
 
 __all__ = ["CommandMethods"]
@@ -54,7 +54,14 @@ class CommandMethods(HiredisProtocol):
         """
         # `_packed`, without a call more for every command.
         try:
-            packed = pack(args) if self._plain_text and args else self._pack(args)
+            if self._plain_text and args:
+                value = args[-1]
+                if type(value) is int and len(args) > 3:
+                    value = args[2]  # SET key value EX 10
+                is_long = type(value) is not int and len(value) >= LONG
+                packed = pack_long(args) if is_long else pack(args)
+            else:
+                packed = self._pack(args)
         except (TypeError, UnicodeEncodeError):
             packed = self._pack(args)
         result = self._send(args, packed)
@@ -70,7 +77,7 @@ class CommandMethods(HiredisProtocol):
         """What hiredis cannot encode by itself, or an error that names what cannot be."""
         if not args:
             raise InvalidData("no command given")
-        return pack(tuple(self._encode(args, place) for place in range(len(args))))
+        return pack_long([self._encode(args, place) for place in range(len(args))])
 
     def _encode(self, args: tuple[Any, ...], place: int) -> bytes | int | float:
         arg: object = args[place]

@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 from txredisapi import HiredisProtocol, ResponseError
 
 from txharedis.errors import AccessDenied, LinkLost
-from txharedis.interfaces import Args, Clock, Timer, Waiter, pack
+from txharedis.interfaces import LONG, Args, Clock, Timer, Waiter, pack
 from txharedis.options import Options
+from txharedis.outlet import Outlet
 from txharedis.replies import redacted
 from txharedis.rights import denied
 from txharedis.tls import refusal, speaks_tls
@@ -28,6 +29,9 @@ __all__ = ["Malformed", "NodeProtocol", "greeting"]
 
 
 Result = TypeVar("Result")
+
+#: Bytes read at once: usually, and while they come faster than they are read.
+_USUAL_READ, _LARGE_READ = 64 * 1024, 256 * 1024
 
 
 class Malformed(Exception):
@@ -77,6 +81,7 @@ class NodeProtocol(HiredisProtocol):
         self.last_heard = -math.inf
 
     def connectionMade(self) -> None:
+        self._outlet = Outlet(self.transport)
         self._deadline = self._clock.callLater(self._timeout, self.abort)
         d = self.exchange(*self._handshake)
         d.addCallbacks(self._shaken, self._cut_off)
@@ -138,13 +143,17 @@ class NodeProtocol(HiredisProtocol):
         if self._dead:
             return False
         self._waiting.extend(waiters)
-        self.transport.write(b"".join(packed))
+        if sum(map(len, packed)) < LONG * len(packed) and not self._outlet.busy:
+            self.transport.write(b"".join(packed))
+        else:
+            self._outlet.write(packed)
         return True
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         self.last_heard = self._clock.seconds()
         if self._dead:
             return
+        self.transport.bufferSize = _USUAL_READ if len(data) < _USUAL_READ else _LARGE_READ
         self._reader.feed(data)
         gets = self._reader.gets
         waiting = self._waiting

@@ -104,7 +104,7 @@ def converter(charset: str | None, convert_numbers: bool) -> Callable[[object], 
         return None
 
     def convert(value: object) -> object:
-        if isinstance(value, bytes):
+        if type(value) is bytes:
             if convert_numbers and value and value[0] in _NUMBER_STARTS:
                 try:
                     return float(value.decode()) if b"." in value else int(value.decode())

@@ -28,6 +28,7 @@ OURS = {
 HERE = {*OURS, "txredisapi, 1 connection", "bare protocol, hiredis"}
 REDIS_PY = find_spec("redis") is not None
 COREDIS = find_spec("coredis") is not None
+UVLOOP = find_spec("uvloop") is not None
 ECHO = """
 import sys
 for line in sys.stdin:
@@ -115,6 +116,18 @@ def test_pubsub(server_program: ServerProgram, tmp_path: Path) -> None:
     assert min(slow["dropped"]) > 0
     assert slow["kept"] == [100] * 3
     assert len(done.goals("pubsub")) == 2
+
+
+def test_reactors(server_program: ServerProgram, tmp_path: Path) -> None:
+    small = ["--rounds", "1", "--seconds", "0.02", "--in-flight", "5"]
+    done = Measured(server_program, tmp_path, "reactors", *small)
+    names = {"epoll", "asyncio", "uvloop"} if UVLOOP else {"epoll", "asyncio"}
+    cases = done.figures["reactors"]
+    assert len(cases) == 2 * len(OURS)
+    for reactors in cases.values():
+        assert {name for name, rounds in reactors.items() if rounds} == names
+    left_out = "\n".join(done.figures["left out"])
+    assert ("uvloop" in left_out) == (not UVLOOP)
 
 
 def test_failover(server_program: ServerProgram, tmp_path: Path) -> None:

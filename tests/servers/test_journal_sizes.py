@@ -113,6 +113,19 @@ async def test_one_word_of_fifty_megabytes(one: One) -> None:
     assert await outcomes([first, second]) == [50_000_000, 1]
 
 
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-most-once"])
+@on_reactor
+async def test_long_words_and_short_ones_keep_their_order(one: One, delivery: str) -> None:
+    client = one.client.with_options(delivery=delivery)
+    sizes = [300_000, 3, 20_000, 1_000_000, 5, 70_000, 16_384, 16_383] * 3
+    words = [b"%d:" % number + b"v" * size for number, size in enumerate(sizes)]
+    replies = [client.rpush("list", word) for word in words]
+    texts = [client.append("text", word.decode()) for word in words]
+    await outcomes([*replies, *texts])
+    assert await one.server.call("LRANGE", "list", 0, -1) == words
+    assert await one.server.call("GET", "text") == b"".join(words)
+
+
 async def with_large_values(server: LocalServer) -> None:
     large = b"x" * 3_000_000
     await server.call("SET", "k", large)

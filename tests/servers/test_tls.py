@@ -97,6 +97,19 @@ async def test_a_group_of_three_fails_over(
 
 
 @on_reactor
+async def test_long_values_and_short_ones_keep_their_order(
+    secured: Secured, authority: Authority, watch: Watch
+) -> None:
+    [server] = await secured(1)
+    client = watch([server], tls_ca_file=str(authority.file)).client
+    await answer(client.set("k", "before"))
+    words = [b"v" * size for size in (300_000, 3, 20_000, 1_000_000, 5, 70_000)]
+    replies = [client.rpush("list", word) for word in words]
+    assert [await answer(reply) for reply in replies] == [1, 2, 3, 4, 5, 6]
+    assert await answer(client.lrange("list", 0, -1)) == [word.decode() for word in words]
+
+
+@on_reactor
 async def test_host_names_are_verified_and_sent(
     secured: Secured, authority: Authority, watch: Watch
 ) -> None:

@@ -2,7 +2,8 @@
 
 The whole client, from the method to the bytes, against simulated servers. Counted are the calls, of
 Python functions and of those in C, that our code and txredisapi's make (not those of Twisted, and
-not those of the simulated servers), the pieces that are written, and the memory blocks that stay.
+not those of the simulated servers), the pieces that are written, the memory blocks that stay, and
+how often a long value is in memory.
 
 When a bound is broken, the hot path has become slower, or fatter. Look which functions the failure
 names, and whether they have to be called for each command, rather than once for all commands of a
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ from twisted.internet.defer import Deferred
 
 import txharedis
 from txharedis import HAClient, create_client
+from txharedis.pubsub.subscriber import SubscriberProtocol
 from txharedis.testing.simulation import World
 from txharedis.testing.simulation.process import Transport
 
@@ -233,3 +236,96 @@ def test_answered_commands_leave_nothing_to_the_garbage_collector(
     finally:
         gc.enable()
     assert not found, f"{found} objects were left in cycles by {100 * ROUNDS} SETs"
+
+
+LONG_VALUE = 1 << 20
+MESSAGE = b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$32\r\n%b\r\n" % VALUE
+OTHER_MESSAGE = MESSAGE.replace(b"news", b"more")
+
+
+# The callback is one of the calls.
+@pytest.mark.parametrize(
+    ("options", "wire", "bound"),
+    [
+        ({"charset": None, "convert_numbers": False}, MESSAGE * 2, 2.1),
+        ({"charset": None, "convert_numbers": False}, MESSAGE + OTHER_MESSAGE, 3.1),
+        ({"charset": "utf-8", "convert_numbers": True}, MESSAGE * 2, 4.1),
+    ],
+    ids=["bytes", "two channels", "text"],
+)
+def test_calls_for_each_message(options: dict[str, Any], wire: bytes, bound: float) -> None:
+    with World(1) as world:
+        world.trio()
+        process = world.process()
+        client = create_client(list(world.servers), reactor=process, **options)
+        heard: list[object] = []
+        world.wait(client.subscribe(["news", "more"], heard.append))
+        world.run(2.0)
+        [link] = [
+            transport._protocol
+            for transport in process.transports
+            if isinstance(transport._protocol, SubscriberProtocol)
+            and transport._protocol.receive.__name__ == "deliver"
+        ]
+        with counted() as counts:
+            link.dataReceived(wire * 500)
+        assert len(heard) == 1000
+    calls = counts.calls.total() / 1000
+    assert calls <= bound, (
+        f"{calls:.2f} calls for each message, {bound} are allowed (see the head of this file); "
+        f"most of them:\n{counts.most(1000)}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("terms", "times"), [(AT_MOST_ONCE, 1), (EXACTLY_ONCE, 2), (CONFIRMED, 2)], ids=str
+)
+@pytest.mark.parametrize("values", [1, 3])
+def test_copies_of_a_long_value(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, terms: dict[str, Any], times: int, values: int
+) -> None:
+    """One when it is packed; one more in its batch. (Twisted's transport makes one when it has
+    several pieces to send.)"""
+    client = bench.view(terms)
+    bench.turn(submitter(client, "set"), 100)
+    data = bytes(LONG_VALUE)
+    sent = 0
+
+    def swallow(_transport: Transport, pieces: list[bytes] | bytes) -> None:
+        nonlocal sent
+        sent += len(pieces) if isinstance(pieces, bytes) else sum(map(len, pieces))
+
+    monkeypatch.setattr(Transport, "write", swallow)
+    monkeypatch.setattr(Transport, "writeSequence", swallow)
+    tracemalloc.start()
+    try:
+        for number in range(values):
+            client.set(b"key:%d" % number, data)
+        bench.world.run_until(lambda: sent >= values * LONG_VALUE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    copies = peak / LONG_VALUE / values
+    assert times <= copies <= times + 0.1, f"{copies:.2f} copies of each value"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda client, value: client.set(b"key", value, expire=10),
+        lambda client, value: client.hset(b"key", b"field", value),
+        lambda client, value: client.lpush(b"key", value),
+        lambda client, value: client.setex(b"key", 10, value.decode()),
+    ],
+    ids=["set", "hset", "lpush", "text"],
+)
+def test_a_long_value_is_packed_in_one_step(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: Callable[[HAClient, bytes], Any]
+) -> None:
+    packed: list[object] = []
+    pack_long = txharedis.methods.pack_long
+    monkeypatch.setattr(
+        "txharedis.methods.pack_long", lambda args: packed.append(args) or pack_long(args)
+    )
+    command(bench.view(EXACTLY_ONCE), b"v" * LONG_VALUE)
+    assert packed

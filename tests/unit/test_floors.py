@@ -20,7 +20,7 @@ FLOORS = [
     for floor in (
         "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
         "election losses commands _command_table replies rights scripts deadlines counter journal "
-        "observers downtime reads.choice dedicated.waits pubsub.resyncs",
+        "outlet observers downtime reads.choice dedicated.waits pubsub.resyncs",
         "protocol factory pending methods pipeline alarm pace outcomes "
         "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",

@@ -81,14 +81,20 @@ class _Entry:
     """One channel or pattern.
 
     `known` tells whether a server ever confirmed it. `calls` is what the hot path needs of
-    `listeners`.
+    `listeners`, and `only` the one of them when there is no other.
     """
 
     text: str | bytes
     listeners: list[_Listener] = field(default_factory=list)
     calls: tuple[OnMessage, ...] = ()
+    only: OnMessage | None = None
     known: bool = False
     waiting: list[_Request] = field(default_factory=list)
+
+    def call(self, calls: tuple[OnMessage, ...]) -> None:
+        """Each message is for these from here on."""
+        self.calls = calls
+        self.only = calls[0] if len(calls) == 1 else None
 
 
 @dataclass(eq=False, slots=True)
@@ -102,6 +108,9 @@ class _Request:
     on_message: OnMessage | None = None
     asked: list[bytes] = field(default_factory=list)
     deferred: Deferred[list[Any]] = field(default_factory=Deferred)
+
+
+_NO_ENTRY = _Entry("")
 
 
 class ChannelBook:
@@ -245,7 +254,7 @@ class ChannelBook:
         """Fail all who wait, and call nobody any more."""
         for entries in self._entries.values():
             for entry in entries.values():
-                entry.calls = ()
+                entry.call(())
         for request in self.waiting:
             self.fail(request, error())
         leaving, self._leaving = self._leaving, {}
@@ -264,12 +273,17 @@ class ChannelBook:
         channels, convert, node, receive = self._channels, self._convert, link.node, link.receive
         new = tuple.__new__  # Message(...) takes twice as long
         message: Message | None = None
+        newest, newest_entry = b"", _NO_ENTRY  # most messages are of the channel of the one before
         for reply in replies:
             kind = reply[0] if type(reply) is list else None
             if kind == b"message":
                 _, name, data = reply
-                entry = channels.get(name)
-                if entry is None:
+                if name == newest and newest_entry.only is not None:  # it is not forgotten
+                    entry = newest_entry
+                elif (found := channels.get(name)) is not None:
+                    newest, newest_entry = name, found
+                    entry = found
+                else:
                     link.other(reply)
                     if link.receive is not receive:
                         return False
@@ -277,15 +291,17 @@ class ChannelBook:
                 if convert is not None:
                     data = convert(data)
                 message = new(Message, (entry.text, data, None, node))
-            elif kind == b"pmessage" and (entry := self._patterns.get(reply[1])) is not None:
+            elif kind == b"pmessage" and (found := self._patterns.get(reply[1])) is not None:
                 _, _, name, data = reply
                 if name.startswith(MARKERS):
                     continue
+                entry = found
                 if convert is not None:
                     data = convert(data)
                 message = new(Message, (self._text(name), data, entry.text, node))
-            elif kind == b"smessage" and (entry := self._shards.get(reply[1])) is not None:
+            elif kind == b"smessage" and (found := self._shards.get(reply[1])) is not None:
                 data = reply[2]
+                entry = found
                 if convert is not None:
                     data = convert(data)
                 message = new(Message, (entry.text, data, None, node))
@@ -294,13 +310,12 @@ class ChannelBook:
                 if link.receive is not receive:
                     return False
                 continue
-            calls = entry.calls
-            for call in calls:
-                if entry.calls is not calls and call not in entry.calls:
-                    continue  # another callback has taken it away
+            only = entry.only
+            if only is None:
+                self._call_all(entry, message)
+            else:
                 try:
-                    result = call(message)
-                    if result is not None:
+                    if (result := only(message)) is not None:
                         self._follow(result)
                 except Exception:
                     self._log.failure("on_message failed")
@@ -309,6 +324,17 @@ class ChannelBook:
         if message is not None:
             link.note_message()
         return True
+
+    def _call_all(self, entry: _Entry, message: Message) -> None:
+        calls = entry.calls
+        for call in calls:
+            if entry.calls is not calls and call not in entry.calls:
+                continue  # another callback has taken it away
+            try:
+                if (result := call(message)) is not None:
+                    self._follow(result)
+            except Exception:
+                self._log.failure("on_message failed")
 
     def tell_gap(self, gap: SubscriptionGap) -> None:
         """Call on_gap of each subscription that a server has confirmed, once each."""
@@ -368,7 +394,8 @@ class ChannelBook:
         if on_message is not None:
             _drop(entry, on_message)
         else:
-            entry.listeners, entry.calls = [], ()
+            entry.listeners = []
+            _note_calls(entry)
         withdrawn = [
             request
             for request in entry.waiting
@@ -438,4 +465,4 @@ def _drop(entry: _Entry, on_message: OnMessage) -> None:
 
 
 def _note_calls(entry: _Entry) -> None:
-    entry.calls = tuple(listener.on_message for listener in entry.listeners)
+    entry.call(tuple(listener.on_message for listener in entry.listeners))

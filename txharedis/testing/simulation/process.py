@@ -250,6 +250,12 @@ class Transport:
     def writeSequence(self, pieces: list[bytes]) -> None:
         self.write(b"".join(pieces))
 
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """It is never told to pause."""
+
+    def unregisterProducer(self) -> None:
+        pass
+
     def abortConnection(self) -> None:
         self._drop(ConnectionAborted(), clean=False)
 
