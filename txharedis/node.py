@@ -627,12 +627,14 @@ class Node:
 
     async def _look_at_rights(self, control: NodeProtocol) -> None:
         """Find which rights are missing, without using any."""
-        if self._in_transaction:
+        if self._in_transaction or control.watches:
             return
         timeout = self._options.survey_timeout
         try:
             *replies, begun, ended = await control.exchange(*TRANSACTION, timeout=timeout)
             missing = lacking(TRANSACTION, [*replies, begun, ended])
+            if control.watches:
+                return
             if isinstance(begun, Exception):
                 missing += lacking(PROBES, await control.exchange(*PROBES, timeout=timeout))
             elif not isinstance(ended, Exception) or str(ended).startswith("EXECABORT"):

@@ -75,6 +75,7 @@ class NodeProtocol(HiredisProtocol):
         self._reading = False
         self._after_read: list[Callable[[], object]] = []
         self.db = 0  # the selected database, for those who care
+        self.watches = False  # a key, for a transaction to come: another would undo that
         self._when_unasked: Callable[[object], None] | None = None
         self._ended: Deferred[None] | None = None  # for who listens
         # Being connected is no word from the server: the kernel accepts for one that hangs.

@@ -66,8 +66,8 @@ COSTS = [
     Cost("get", AT_MOST_ONCE, 100, 23.2),
     Cost("get", EXACTLY_ONCE, 100, 23.2),
     Cost("set", AT_MOST_ONCE, 1, 62.7),
-    Cost("set", EXACTLY_ONCE, 1, 85.2),
-    Cost("set", CONFIRMED, 1, 103.3),
+    Cost("set", EXACTLY_ONCE, 1, 86.9),
+    Cost("set", CONFIRMED, 1, 105.0),
     Cost("get", AT_MOST_ONCE, 1, 53.2),
 ]
 
