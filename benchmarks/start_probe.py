@@ -1,8 +1,8 @@
 """A program that starts: python -m benchmarks.start_probe txharedis|txredisapi NODE ...
 
 {"do": "start"} is answered with the seconds that `import` took, and those from making the client to
-its first reply, and with the processor time of both. Nothing of Twisted is imported before that, and the reactor runs when the client is
-made.
+its first reply, and with the processor time of both. Nothing of Twisted is imported before that,
+and the reactor runs when the client is made.
 """
 
 from __future__ import annotations
