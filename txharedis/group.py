@@ -15,12 +15,13 @@ from txharedis.node import Node, NodeObserver
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol
 from txharedis.topology import Address, NodePicture, NodeView, Status
+from txharedis.values import Value
 
 __all__ = ["Memory", "NodeGroup", "Survey"]
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Memory(Value):
     """What a client remembers of the group that it followed: the newest epoch, the group's id, and
     the replication history (replid) of its master."""
 
@@ -29,8 +30,8 @@ class Memory:
     history: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Survey(Value):
     """The views of one moment, what follows from them, and the links to those who gave them.
 
     There are links only to nodes that we have the rights to lock.
