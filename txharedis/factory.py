@@ -120,7 +120,8 @@ class NodeFactory(ReconnectingClientFactory):
         """Stop dialling and drop the link; fires when nothing of it is left."""
         self._closed = True
         self._parked = False
-        self.stopTrying()
+        if self.connector is not None:  # it was dialled
+            self.stopTrying()
         if self.link is not None:
             self.link.abort()
         if not self.numPorts:
