@@ -200,13 +200,14 @@ class Conductor:
 
         Less than a quorum decides nothing, as long as others are being dialled. Only who changes
         something needs the rights to it, and only who looks for a master needs gossip: where this
-        suffices, both come a moment later.
+        suffices, gossip comes a moment later, and so do the rights of the default user, who mostly
+        has them all.
         """
         while self.traffic.master is None:
             self._alarm.news = False
             dialling = self._dialling()
             if self.group.count(Status.UP) >= self.group.quorum:
-                survey = await self.look(rights=False)
+                survey = await self.look(rights=self.options.username is not None)
                 decision = survey.decision
                 if isinstance(decision, Follow) and _certain(survey) and not decision.repairs:
                     await self._follow(survey, decision)
