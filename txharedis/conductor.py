@@ -53,9 +53,6 @@ from txharedis.traffic import Traffic
 
 __all__ = ["Conductor", "Phase"]
 
-#: Seconds that the first commands have to themselves.
-_HEAD_START = 0.02
-
 _ERRORS = {"data": WouldDiscardData, "denied": AccessDenied, "unfit": UnfitNodes}
 
 
@@ -153,6 +150,7 @@ class Conductor:
             )
         self.group.start()
         self.dispatch.reads.start()
+        self._gossip.start()
         self._conducting = Deferred.fromCoroutine(self._conduct())
         self._conducting.addErrback(self._begin_anew)
 
@@ -179,8 +177,6 @@ class Conductor:
     async def _conduct(self) -> None:
         if not self._single:
             await self._first_look()
-        if not self.stopped:
-            self._gossip.start()
         while not self.stopped:
             stagger, self._stagger = self._stagger, 0.0
             self._alarm.news = False
@@ -199,9 +195,8 @@ class Conductor:
         """Let commands flow as soon as a quorum has named its master, if nothing is to be changed.
 
         Less than a quorum decides nothing, as long as others are being dialled. Only who changes
-        something needs the rights to it, and only who looks for a master needs gossip: where this
-        suffices, gossip comes a moment later, and so do the rights of the default user, who mostly
-        has them all.
+        something needs the rights to it: those of the default user, who mostly has them all, are
+        looked at behind this.
         """
         while self.traffic.master is None:
             self._alarm.news = False
@@ -211,11 +206,7 @@ class Conductor:
                 decision = survey.decision
                 if isinstance(decision, Follow) and _certain(survey) and not decision.repairs:
                     await self._follow(survey, decision)
-                    if not self.stopped:
-                        self._alarm.news = False
-                        await self._alarm.sleep(_HEAD_START)
                     return
-                self._gossip.start()
             left = self._started_at + self.options.connect_timeout - self._now
             if left <= 0 or not dialling:
                 return

@@ -120,8 +120,7 @@ class NodeFactory(ReconnectingClientFactory):
         """Stop dialling and drop the link; fires when nothing of it is left."""
         self._closed = True
         self._parked = False
-        if self.connector is not None:  # it was dialled
-            self.stopTrying()
+        self.stopTrying()
         if self.link is not None:
             self.link.abort()
         if not self.numPorts:

@@ -86,10 +86,8 @@ class Gossip:
         self._factories = {node: self._factory(node) for node in nodes}
 
     def start(self) -> None:
-        """Dial the nodes, unless that was done before."""
         for factory in self._factories.values():
-            if factory.connector is None:
-                factory.dial()
+            factory.dial()
 
     def close(self) -> Deferred[Any]:
         """Drop the links for good; fires when they are gone."""
