@@ -1,6 +1,6 @@
 """Measure txharedis beside others, on real servers on this machine.
 
-    python -m benchmarks                                 the first six, half an hour
+    python -m benchmarks                                 the first seven, half an hour
     python -m benchmarks throughput --rounds 9 --node
     python -m benchmarks latency
     python -m benchmarks pubsub
@@ -8,6 +8,7 @@
     python -m benchmarks failover --signal stop --kills 10
     python -m benchmarks memory
     python -m benchmarks scale --clients 1 50 200
+    python -m benchmarks start                           import, and the first reply
     python -m benchmarks observers                       what metrics and spans cost
     python -m benchmarks hops                            a command's way through our code
     python -m benchmarks monitor --pages 100 --seconds 30
@@ -42,6 +43,7 @@ from benchmarks import (
     pubsub,
     reactors,
     scale,
+    start,
     throughput,
 )
 from benchmarks.group import choose_program
@@ -57,6 +59,7 @@ COMMANDS: dict[str, Any] = {
     "failover": failover,
     "memory": memory,
     "scale": scale,
+    "start": start,
 }
 #: What only runs when it is named.
 APART: dict[str, Any] = {
@@ -74,6 +77,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "failover": ("peers",),
     "memory": ("rounds",),
     "scale": (),
+    "start": (),
     "hops": (),
     "observers": ("rounds",),
     "monitor": (),
@@ -109,7 +113,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         module.add_arguments(choices.add_parser(name, parents=parents, help=_about(module)))
     chaos.add_arguments(choices.add_parser("chaos", parents=[common], help=_about(chaos)))
     parents = [common, *shared.values()]
-    choices.add_parser("all", parents=parents, help="the first six, as they are by default")
+    choices.add_parser("all", parents=parents, help="the first seven, as they are by default")
     return parser.parse_args(arguments or ["all"])
 
 

@@ -1,9 +1,8 @@
-"""Many clients in several processes: failovers, what idle clients cost the servers, and the start.
+"""Many clients in several processes: failovers, and what idle clients cost the servers.
 
 A failover: the master is killed while each client writes a little; told of it, each gives one more
 write, and the outage of a client is the time until that is acknowledged. Idle: no client does
-anything, and the servers' processor time and commands are counted. Start: the time to import and
-to have the first reply, in fresh processes.
+anything, and the servers' processor time and commands are counted.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from typing import Any
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 
-from benchmarks import start
 from benchmarks.group import in_sync, running_group
 from benchmarks.processes import PeerProcess
 from benchmarks.report import Goal, in_ms, show_goals, spread, table
@@ -46,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--processes", type=count, default=4, help="that they are spread over (%(default)s)")
     add("--kills", type=count, default=10, help="of each series (%(default)s)")
     add("--idle", type=seconds, default=10.0, metavar="SECONDS", help="(%(default)s)")
-    add("--starts", type=count, default=9, help="fresh processes of each kind (%(default)s)")
 
 
 async def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
@@ -64,9 +61,7 @@ async def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
             what = f"{clients} idle clients: CPU of all servers per 100 clients"
             goals.append(Goal(what, figures["cpu per 100 clients"], 1.0, True, " %"))
     _show(series, options)
-    started = await start.run(stage, options.starts)
-    goals += started.pop("goals")
-    return {"series": series, "start": started, "goals": show_goals(goals)}
+    return {"series": series, "goals": show_goals(goals)}
 
 
 async def _series(stage: Stage, options: argparse.Namespace, clients: int) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import compileall
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import txharedis
 from benchmarks.group import running_group
 from benchmarks.lineup import ready_group
 from benchmarks.processes import PeerProcess
-from benchmarks.report import Goal, in_ms, table
-from benchmarks.stage import Stage, alternate, middle, ratio
+from benchmarks.report import Goal, in_ms, show_goals, table
+from benchmarks.stage import Stage, alternate, count, middle, ratio
 
-__all__ = ["run"]
+__all__ = ["add_arguments", "run"]
 
 PATIENCE = 30.0
 
@@ -28,14 +32,31 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _Start:
-    """In seconds."""
+    """In seconds; `cpu` is the processor time of the process."""
 
     imported: float
+    imported_cpu: float
     reply: float
+    reply_cpu: float
 
 
-async def run(stage: Stage, starts: int) -> dict[str, Any]:
+#: What is measured of a start, the time and the processor time of each.
+MEASURED: tuple[tuple[str, Callable[[_Start], float], Callable[[_Start], float]], ...] = (
+    ("import", lambda each: each.imported, lambda each: each.imported_cpu),
+    ("first reply", lambda each: each.reply, lambda each: each.reply_cpu),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--starts", type=count, default=15, help="fresh processes of each kind (%(default)s)"
+    )
+
+
+async def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, and return all figures in seconds, and the goals."""
+    # What pip installs is compiled; a checkout is not where PYTHONDONTWRITEBYTECODE is set.
+    compileall.compile_dir(Path(txharedis.__file__).parent, quiet=1)
     reactor = stage.reactor
     async with running_group(reactor, stage.program) as servers:
         client, master = await ready_group(reactor, servers)
@@ -56,31 +77,36 @@ async def run(stage: Stage, starts: int) -> dict[str, Any]:
                     done = await process.ask(PATIENCE, do="start")
                 finally:
                     await process.close()
-                return _Start(done["import"], done["reply"])
+                return _Start(done["import"], done["import cpu"], done["reply"], done["reply cpu"])
 
-            many = Stage(reactor, stage.program, rounds=starts)
+            many = Stage(reactor, stage.program, rounds=options.starts)
             rounds = await alternate(many, kinds, one)
     stage.left_out += many.left_out
-    goals = []
-    rows = []
+    goals = _show(rounds, kinds, options.starts)
+    return {
+        "rounds": {name: [asdict(each) for each in done] for name, done in rounds.items()},
+        "goals": show_goals(goals),
+    }
+
+
+def _show(rounds: dict[str, list[_Start]], kinds: list[_Kind], starts: int) -> list[Goal]:
+    """Print the table; returns the goals."""
+    goals, rows = [], []
     base = kinds[-1].name
-    measured: tuple[tuple[str, Callable[[_Start], float]], ...] = (
-        ("import", lambda each: each.imported),
-        ("first reply", lambda each: each.reply),
-    )
-    for what, pick in measured:
+    for what, time, cpu in MEASURED:
         # The number of nodes is nothing to an import.
         for kind in kinds[1:] if what == "import" else kinds:
-            mine = middle(rounds, kind.name, pick)
-            times = ratio(rounds, kind.name, base, pick)
             name = kind.module if what == "import" else kind.name
-            shown = ["" if mine is None else in_ms(mine), "" if times is None else f"{times:.2f}"]
+            shown = []
+            for pick in (time, cpu):
+                mine = middle(rounds, kind.name, pick)
+                times = ratio(rounds, kind.name, base, pick)
+                shown.append("" if mine is None else in_ms(mine))
+                shown.append("" if times is None else f"{times:.2f}")
             rows.append([f"{name}, {what}", *shown])
             if kind.name != base:
+                times = ratio(rounds, kind.name, base, time)
                 goals.append(Goal(f"{what}: {name} / {base}", times, 1.3, most=True))
-    print(f"\n{table([f'{starts} fresh processes', 'ms', 'x txredisapi'], rows)}", flush=True)
-    return {
-        "import": {name: [each.imported for each in done] for name, done in rounds.items()},
-        "first reply": {name: [each.reply for each in done] for name, done in rounds.items()},
-        "goals": goals,
-    }
+    header = [f"{starts} fresh processes", "ms", "x txredisapi", "CPU ms", "x txredisapi"]
+    print(f"\n{table(header, rows)}", flush=True)
+    return goals

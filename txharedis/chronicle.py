@@ -18,6 +18,7 @@ from txharedis.events import Event, FailoverEnded, HistoryDiscarded
 from txharedis.interfaces import NOBODY, pack
 from txharedis.protocol import NodeProtocol
 from txharedis.topology import Address
+from txharedis.values import Value
 
 __all__ = ["HISTORY_KEY", "KEPT", "Chronicle", "FailoverRecord", "read_history"]
 
@@ -32,8 +33,8 @@ _MOST = 2**63
 _LATEST = 253_402_300_799  # the end of the year 9999, and more seconds than anything takes
 
 
-@dataclass(frozen=True, slots=True)
-class FailoverRecord:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class FailoverRecord(Value):
     """One failover or switchover that came to its end.
 
     `at` is the time of its end in seconds since 1970, by the clock of the client that did it.

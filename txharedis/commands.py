@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from txharedis._command_table import COMMANDS, SUPPLEMENT
+from txharedis.values import Value
 
 __all__ = [
     "JOURNALLED",
@@ -26,8 +27,8 @@ __all__ = [
 PLAIN, JOURNALLED, RIDING = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class CommandInfo:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class CommandInfo(Value):
     """What one command is.
 
     name      in capitals, with its subcommand: "XADD", "CONFIG GET".
@@ -308,8 +309,8 @@ _RIDING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Dependent:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Dependent(Value):
     """A command that is milder than its flags while it has only these options."""
 
     first: int  # index of the first option

@@ -183,6 +183,8 @@ class Conductor:
     # The circle: survey, decide, act.
 
     async def _conduct(self) -> None:
+        if not self._single:
+            await self._first_look()
         while not self.stopped:
             stagger, self._stagger = self._stagger, 0.0
             self._alarm.news = False
@@ -210,6 +212,27 @@ class Conductor:
             self._alarm.news = False
             await self._alarm.sleep(random.uniform(0.0, late))
 
+    async def _first_look(self) -> None:
+        """Let commands flow as soon as a quorum has named its master, if nothing is to be changed.
+
+        Less than a quorum decides nothing, as long as others are being dialled. Only who changes
+        something needs the rights to it: those of the default user, who mostly has them all, are
+        looked at behind this.
+        """
+        while self.traffic.master is None:
+            self._alarm.news = False
+            dialling = self._dialling()
+            if self.group.count(Status.UP) >= self.group.quorum:
+                survey = await self.look(rights=self.options.username is not None)
+                decision = survey.decision
+                if isinstance(decision, Follow) and _certain(survey) and not decision.repairs:
+                    await self._follow(survey, decision)
+                    return
+            left = self._started_at + self.options.connect_timeout - self._now
+            if left <= 0 or not dialling:
+                return
+            await self._alarm.sleep(left)
+
     def _begin_anew(self, failure: Failure) -> None:
         if self.phase is Phase.STOPPED:
             return  # cancelled
@@ -223,10 +246,10 @@ class Conductor:
         await self._alarm.sleep(1.0)
         await self._conduct()
 
-    async def look(self, lock_is_ours: bool = False) -> Survey:
+    async def look(self, lock_is_ours: bool = False, *, rights: bool = True) -> Survey:
         following = self.traffic.master is not None
         return await self.group.survey(
-            self.traffic.memory, following=following, lock_is_ours=lock_is_ours
+            self.traffic.memory, following=following, lock_is_ours=lock_is_ours, rights=rights
         )
 
     async def _look_again(self) -> Survey:
@@ -278,13 +301,7 @@ class Conductor:
 
         They cannot when a quorum's newest epoch names a living master.
         """
-        decision = survey.decision
-        if isinstance(decision, Follow):
-            certain = not any(view.blind for view in survey.views.values()) and not any(
-                repair.kind == "meta" for repair in decision.repairs
-            )
-            return not certain and self._dialling()
-        return self._dialling()
+        return self._dialling() and not _certain(survey)
 
     def _dialling(self) -> bool:
         return self.group.count(Status.DIALLING) > 0
@@ -633,6 +650,16 @@ class Conductor:
     def _emit(self, event: Event) -> None:
         if not self.stopped:
             self._tell(event)
+
+
+def _certain(survey: Survey) -> bool:
+    """Whether a quorum's newest epoch names a living master."""
+    decision = survey.decision
+    return (
+        isinstance(decision, Follow)
+        and not any(view.blind for view in survey.views.values())
+        and not any(repair.kind == "meta" for repair in decision.repairs)
+    )
 
 
 def _former(survey: Survey) -> Address | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from txharedis.topology import Address, NodeView, Status
+from txharedis.values import Value
 
 __all__ = [
     "Decision",
@@ -35,8 +36,8 @@ LATER = 0.25
 DEFAULT_PING_PERIOD = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Evidence(Value):
     """What a client knows beside the views.
 
     `nodes` are the configured nodes, each server once (an address that turned out to be the same
@@ -67,8 +68,8 @@ class Evidence:
     follows_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Repair(Value):
     """One thing to put right under the lock, without a promotion.
 
     "meta": write epoch and group on a master that has none. "redirect": make the node a read-only
@@ -80,8 +81,8 @@ class Repair:
     full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Follow:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Follow(Value):
     """Send the traffic to `master` now. `strangers` are left alone: their data is not ours."""
 
     master: Address
@@ -89,8 +90,8 @@ class Follow:
     strangers: tuple[NodeView, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Elect:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Elect(Value):
     """Promote the first of the candidates; `why` says why it is the first."""
 
     candidates: tuple[NodeView, ...]
@@ -99,8 +100,8 @@ class Elect:
     strangers: tuple[NodeView, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Wait(Value):
     """Nothing to do yet; look again in `retry_in` seconds, or when something changes."""
 
     reason: str
@@ -108,8 +109,8 @@ class Wait:
     newer: bool = False  # whether there may be a newer master than the one followed
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Refuse(Value):
     """Going on would destroy data or mix groups: a person has to decide."""
 
     reason: str
@@ -321,8 +322,8 @@ def _is_stranger(
     return not any(view.same_history(other) for other in ready if other.group == group)
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Case(Value):
     """One survey of several nodes with a quorum: the members, and what is known of the rest."""
 
     ours: Sequence[NodeView]
@@ -587,8 +588,8 @@ def _list(items: Sequence[str]) -> str:
     return "; ".join(items) if items else "no node is there"
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Ranking(Value):
     """Views, freshest first, and the reason why the first is the first."""
 
     order: tuple[NodeView, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from txharedis.topology import Address, Status
+from txharedis.values import Value
 
 __all__ = [
     "Event",
@@ -25,14 +26,14 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class Event(Value):
     """Base of all events."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class NodeChanged(Event):
     """This client stands differently with a node; `reason` says why, for people."""
 
@@ -41,7 +42,7 @@ class NodeChanged(Event):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class MasterChanged(Event):
     """Commands go to `new` from here on; `old` is None at the start."""
 
@@ -50,14 +51,14 @@ class MasterChanged(Event):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Waiting(Event):
     """Nothing can be done for a master just now; `reason` says why. Said once per reason."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Refused(Event):
     """Going on would destroy data or mix groups; a person has to act. Said once per reason."""
 
@@ -65,7 +66,7 @@ class Refused(Event):
     nodes: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class SubscriptionGap(Event):
     """Messages of the subscribed channels may have been missed.
 
@@ -77,7 +78,7 @@ class SubscriptionGap(Event):
     until: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class FailoverStarted(Event):
     """This client tries to fail over; `reason` says what is wrong with the master."""
 
@@ -85,7 +86,7 @@ class FailoverStarted(Event):
     failover_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class FailoverStep(Event):
     """One step is done: "lock", "look", "promote", "serve", "redirect", "gossip" or "release".
 
@@ -99,7 +100,7 @@ class FailoverStep(Event):
     node: Address | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class FailoverEnded(Event):
     """This client's failover ended: `master` is the node it promoted, None when it promoted none.
 
@@ -125,7 +126,7 @@ class FailoverEnded(Event):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class LockNotGranted(Event):
     """This client asked for the failover lock of `epoch` and a quorum did not grant it.
 
@@ -136,7 +137,7 @@ class LockNotGranted(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class HistoryDiscarded(Event):
     """This client made a master that came back a replica of the present one.
 

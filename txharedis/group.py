@@ -15,12 +15,13 @@ from txharedis.node import Node, NodeObserver
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol
 from txharedis.topology import Address, NodePicture, NodeView, Status
+from txharedis.values import Value
 
 __all__ = ["Memory", "NodeGroup", "Survey"]
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Memory(Value):
     """What a client remembers of the group that it followed: the newest epoch, the group's id, and
     the replication history (replid) of its master."""
 
@@ -29,8 +30,8 @@ class Memory:
     history: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Survey(Value):
     """The views of one moment, what follows from them, and the links to those who gave them.
 
     There are links only to nodes that we have the rights to lock.
@@ -96,19 +97,26 @@ class NodeGroup:
             node.redial_now()
 
     async def survey(
-        self, memory: Memory, *, following: bool, lock_is_ours: bool = False
+        self,
+        memory: Memory,
+        *,
+        following: bool,
+        lock_is_ours: bool = False,
+        rights: bool = True,
     ) -> Survey:
         """Ask all nodes that can be asked, together, and decide.
 
         `following` tells whether commands go to a master at the moment, `lock_is_ours` whether this
-        client holds the failover lock.
+        client holds the failover lock. Without `rights` it is quicker, and who has not been asked
+        before which rights we have there is taken for one who grants them all.
         """
         resolve = self._resolve()
         asked = [node for node in self._distinct() if node.status is Status.UP]
         # The very links that are asked: one that dies meanwhile gives LinkLost to who uses it.
         links = {node: node.control for node in asked if node.control is not None}
         answers = await gatherResults(
-            [Deferred.fromCoroutine(node.survey(resolve)) for node in asked], consumeErrors=True
+            [Deferred.fromCoroutine(node.survey(resolve, rights=rights)) for node in asked],
+            consumeErrors=True,
         )
         views = {view.address: view for view in answers if view is not None}
         nodes = self._distinct()

@@ -12,12 +12,13 @@ from txharedis.errors import LinkLost
 from txharedis.interfaces import Args, Clock
 from txharedis.node import Node
 from txharedis.topology import OPCOUNTER_KEY, Address, Status, parse_info
+from txharedis.values import Value
 
 __all__ = ["NodeReport", "ask", "inspect"]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeReport:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class NodeReport(Value):
     """What one node said.
 
     `info` are the fields of its INFO as text, empty where our user may not ask. `opcounter` counts

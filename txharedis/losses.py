@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from txharedis.reads.lag import Replication
 from txharedis.topology import Address, NodeView
+from txharedis.values import Value
 
 __all__ = ["LastWord", "LastWords"]
 
 
-@dataclass(frozen=True, slots=True)
-class LastWord:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LastWord(Value):
     """The newest offset that a master reported, and the time at which it did."""
 
     node: Address

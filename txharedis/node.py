@@ -518,10 +518,13 @@ class Node:
 
     # The survey.
 
-    async def survey(self, resolve: Mapping[tuple[str, int], Address]) -> NodeView | None:
+    async def survey(
+        self, resolve: Mapping[tuple[str, int], Address], *, rights: bool = True
+    ) -> NodeView | None:
         """Ask the node of itself; None when it does not answer in time, or only with errors.
 
-        Also when it keeps the group's own keys to itself and nothing is to be changed on it: its
+        With `rights` it is asked before for those that we have there, when that is due. None
+        also when it keeps the group's own keys to itself and nothing is to be changed on it: its
         epoch may be the newest.
         """
         control, identity = self.control, self.identity
@@ -529,7 +532,8 @@ class Node:
             return None
         timeout = self._options.survey_timeout
         now = self._reactor.seconds()
-        if self.checks_rights and (self._rights_of is not control or now >= self._rights_due):
+        due = self._rights_of is not control or now >= self._rights_due
+        if rights and self.checks_rights and due:
             await self._look_at_rights(control)
         if now >= self._no_info_until and not identity.run_id:
             identity = await self._identify(control)  # it may be allowed by now

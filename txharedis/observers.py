@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from txharedis.events import Event
 from txharedis.interfaces import Args
 from txharedis.log import ClientLog
+from txharedis.values import Value
 
 __all__ = ["Backlog", "CommandObserver", "Observers"]
 
@@ -21,8 +22,8 @@ CommandObserver: TypeAlias = Callable[[Args], Callable[[object], object]]
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Backlog(Value):
     """The commands on their way: how many wait or are unanswered, and their bytes.
 
     `redispatched` counts those that went back into the queue for another master, or another link,

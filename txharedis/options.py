@@ -16,6 +16,7 @@ from txharedis.events import Event
 from txharedis.reads.lag import OwnWrites
 from txharedis.tls import TlsContexts
 from txharedis.topology import Address, displayed
+from txharedis.values import Value
 
 __all__ = [
     "DELIVERIES",
@@ -85,8 +86,8 @@ class Terms:
         object.__setattr__(self, "kinds", (plain, journalled, RIDES))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class Options(Value):
     """Every option with its default. Times are in seconds, sizes in bytes.
 
     A value of the wrong type or out of range is an InvalidOption that names both.
@@ -420,8 +421,8 @@ def _passwords(value: object) -> Mapping[Address, str]:
     return passwords
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Nodes(Value):
     """The configured nodes, and the options that stood in a URL beside them."""
 
     addresses: tuple[Address, ...]

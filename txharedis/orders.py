@@ -24,6 +24,7 @@ from txharedis.interfaces import Clock, Timer
 from txharedis.options import Options
 from txharedis.switchover import Switchover
 from txharedis.topology import Address, NodeView, Status
+from txharedis.values import Value
 
 __all__ = ["Mover", "Orders", "Plan"]
 
@@ -42,8 +43,8 @@ class Mover(Protocol):
     def move_ended(self, old: NodeView, master: NodeView | None, why: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Plan(Value):
     """What a switchover would do now: from `old` to `new`; `why` says why this one."""
 
     old: Address

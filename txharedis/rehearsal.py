@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from txharedis.election import Decision, Elect, Evidence, Follow, Refuse, Wait, decide
 from txharedis.group import Survey
 from txharedis.topology import META_KEY, Address, NodeView, Status
+from txharedis.values import Value
 
 __all__ = ["Rehearsal", "rehearse"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Rehearsal(Value):
     """`decision` is what the clients that may elect would do if `master`, which all follow now,
     refused every connection: Elect with the candidates, best first, or Wait or Refuse with the
     reason.

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from txharedis.errors import InvalidOption
+from txharedis.values import Value
 
 __all__ = [
     "DEFAULT_PORT",
@@ -179,8 +180,8 @@ class Status(enum.Enum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class NodeView(Value):
     """What one node said of itself in one survey.
 
     `follows` is the configured node that a replica follows, None when it follows a server that is
@@ -282,8 +283,8 @@ def _number(text: object, default: int = 0) -> int:
         return default
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Identity(Value):
     """What cannot change while a link lives: the server's run_id, its start, version and mode."""
 
     run_id: str
@@ -302,8 +303,8 @@ class Identity:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SurveyReplies:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SurveyReplies(Value):
     """The raw replies of one survey of one node, in the order in which they are asked."""
 
     replication: object
@@ -409,8 +410,8 @@ def _keys(keyspace: object, own_db: int) -> int:
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class NodePicture:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class NodePicture(Value):
     """One node in the picture: who it is, how we stand with it, and its newest view if any.
 
     `lag` is in bytes behind the master's offset, None when unknown. `missing_rights` names what our
@@ -439,8 +440,8 @@ class NodePicture:
     group: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Topology(Value):
     """The whole picture at one moment, as this client sees it."""
 
     master: Address | None = None

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 FLOORS = [
     floor.split()
     for floor in (
-        "errors interfaces options topology events log tls _version reads.lag pubsub.messages",
+        "errors interfaces options topology events log tls values _version reads.lag "
+        "pubsub.messages",
         "election losses commands _command_table replies rights scripts deadlines counter journal "
         "outlet observers downtime reads.choice dedicated.waits pubsub.resyncs",
         "protocol factory pending methods pipeline alarm pace outcomes "

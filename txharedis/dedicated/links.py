@@ -17,6 +17,7 @@ from txharedis.node import Node
 from txharedis.options import Options
 from txharedis.protocol import NodeProtocol
 from txharedis.replies import not_executed
+from txharedis.values import Value
 
 __all__ = ["DedicatedLink", "DedicatedLinks", "DedicatedTerms"]
 
@@ -26,8 +27,8 @@ IDLE_SECONDS = 30.0
 """and so long."""
 
 
-@dataclass(frozen=True, slots=True)
-class DedicatedTerms:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class DedicatedTerms(Value):
     """What the users of dedicated links have in common with the queue of the other commands.
 
     counter      the key and the database in which writes are counted, None for not at all.

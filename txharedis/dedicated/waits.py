@@ -9,13 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from txharedis.values import Value
+
 __all__ = ["Timeout", "at_timeout", "new_entries", "timeout_of", "undo"]
 
 Words = Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Timeout:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Timeout(Value):
     """The timeout of one command.
 
     index    where it stands among its words

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from txharedis.values import Value
+
 __all__ = ["Standpoint", "reaches_back", "resynced"]
 
 
-@dataclass(frozen=True, slots=True)
-class Standpoint:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Standpoint(Value):
     """The master right after a marker: `sent` at this time of the client's clock, when `full` full
     resyncs had begun and the replication stream had come to `offset`."""
 

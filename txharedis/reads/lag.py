@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from txharedis.topology import Address, parse_info
+from txharedis.values import Value
 
 __all__ = ["MasterOffsets", "OwnWrites", "Replication", "Token"]
 
@@ -20,16 +21,16 @@ Result = TypeVar("Result")
 KEPT = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Token(Value):
     """A place in a replication history: who has come to it has all that was written before."""
 
     replid: str
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Replication:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Replication(Value):
     """What one server says of its replication; `asked_at` is when it was asked, in seconds.
 
     `last_io` is the number of whole seconds since a replica heard its master, -1 when it is not
