@@ -58,7 +58,8 @@ class CommandMethods(HiredisProtocol):
                 value = args[-1]
                 if type(value) is int and len(args) > 3:
                     value = args[2]  # SET key value EX 10
-                is_long = type(value) is not int and len(value) >= LONG
+                kind = type(value)
+                is_long = (kind is bytes or kind is str) and len(value) >= LONG
                 packed = pack_long(args) if is_long else pack(args)
             else:
                 packed = self._pack(args)
