@@ -12,9 +12,8 @@ __all__ = ["Deadlines"]
 
 
 class Timed(Protocol):
-    """Something with a time; `deferred` is None once it is over."""
+    """Something that ends; `deferred` is None once it has."""
 
-    deadline: float
     deferred: Any
 
 
@@ -38,14 +37,14 @@ class Deadlines(Generic[Item]):
         """This one has so many seconds from now on."""
         if self._stopped:
             return
-        item.deadline = self._clock.seconds() + timeout
+        due = self._clock.seconds() + timeout
         if len(self._items) > 64 + 2 * self._kept:
             self._items = [entry for entry in self._items if entry[2].deferred is not None]
             heapify(self._items)
             self._kept = len(self._items)
         self._added += 1
-        heappush(self._items, (item.deadline, self._added, item))
-        if self._call is None or item.deadline < self._due:
+        heappush(self._items, (due, self._added, item))
+        if self._call is None or due < self._due:
             self._cancel()
             self._schedule()
 

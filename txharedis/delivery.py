@@ -297,13 +297,13 @@ class _Batch:
         if outcome.ran == Ran.BEFORE_UNCONFIRMED:
             confirmed = 0
         self._over()
-        queue, odd = self._queue, outcome.odd
+        odd = outcome.odd
         enough = not self.acks or (isinstance(confirmed, int) and confirmed >= self.acks)
         for place, (command, reply) in enumerate(zip(self.commands, outcome.replies, strict=True)):
             if not command.sent:
                 continue
             if enough and not odd and not isinstance(reply, Exception):
-                queue.settled(command, reply)
+                command.settle(reply)
             else:
                 self._settle_one(command, reply, odd.get(place), confirmed)
 
@@ -319,7 +319,7 @@ class _Batch:
             _make_plain(command)
             self._queue.again(command, aside=True)
         elif isinstance(reply, Exception) or command.read:
-            self._queue.settled(command, reply)
+            command.settle(reply)
         else:
             self._queue.confirmed(command, reply, self.acks, confirmed)
 
@@ -345,7 +345,7 @@ class _Batch:
             in_flight = self._in_flight()
             self._over()
             for command in in_flight:
-                self._queue.settled(command, type(error)(*error.args))
+                command.settle(type(error)(*error.args))
 
     def _go_again(self) -> None:
         for command in self._in_flight():
@@ -378,7 +378,7 @@ class _ConfirmedRun:
             command = self._commands[self._answered]
             self._answered += 1
             if command.read or isinstance(reply, Exception):
-                command.queue.settled(command, reply)
+                command.settle(reply)
             else:
                 self._unconfirmed.append((command, reply))
             return

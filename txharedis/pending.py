@@ -35,7 +35,6 @@ class Command:
         "args",
         "batch",
         "db",
-        "deadline",
         "deferred",
         "kind",
         "packed",
@@ -63,9 +62,7 @@ class Command:
         self.args = args
         self.packed = packed
         self.read = read
-        self.sent = False
-        self.uncertain = False
-        self.deadline = 0.0
+        self.sent = self.uncertain = False
         self.deferred: Deferred[object] | None = Deferred(self._cancel)
 
     @property
@@ -77,7 +74,28 @@ class Command:
         self.queue.cancelled(self)
 
     def settle(self, reply: object) -> None:
-        self.queue.settled(self, reply)
+        """It was answered."""
+        queue = self.queue
+        deferred = self.deferred
+        if isinstance(reply, Exception):
+            if deferred is not None and queue.may_retry(reply):
+                queue.turned_away(self, reply)
+            else:
+                queue.failed(self, reply)
+        elif queue._overtaken and self.read and deferred is not None:
+            # Something before it was turned away, and it would have read what that wrote.
+            queue.again(self)
+        else:
+            queue._in_flight -= 1
+            self.sent = False
+            queue._count -= 1
+            queue._bytes -= len(self.packed)
+            if deferred is not None:
+                self.deferred = None
+                convert = queue._convert
+                deferred.callback(reply if convert is None else convert(reply))
+            if not queue._in_flight:
+                queue._drained()
 
     def lost(self) -> None:
         self.queue.lost(self)
@@ -330,33 +348,11 @@ class PendingCommands:
 
     # What happens to one command that is on a link.
 
-    def settled(self, command: Command, reply: object) -> None:
-        """It was answered."""
-        if isinstance(reply, Exception):
-            if command.deferred is not None and self.may_retry(reply):
-                self.turned_away(command, reply)
-            else:
-                self.failed(command, reply)
-        elif self._overtaken and command.read and command.deferred is not None:
-            # Something before it was turned away, and it would have read what that wrote.
-            self.again(command)
-        else:
-            self._in_flight -= 1
-            command.sent = False
-            self._count -= 1
-            self._bytes -= len(command.packed)
-            deferred = command.deferred
-            if deferred is not None:
-                command.deferred = None
-                deferred.callback(reply if self._convert is None else self._convert(reply))
-            if not self._in_flight:
-                self._drained()
-
     def confirmed(self, command: Command, reply: object, acks: int, replicas: object) -> None:
         """It was answered, and this is what WAIT has answered to `acks`."""
         error = NotReplicated.of(command.args, reply, acks, replicas) if acks else None
         if error is None:
-            self.settled(command, reply)
+            command.settle(reply)
         else:
             self.failed(command, error)
 

@@ -40,7 +40,6 @@ class Read:
         "args",
         "at_master",
         "db",
-        "deadline",
         "deferred",
         "info",
         "node",
@@ -59,7 +58,6 @@ class Read:
         self.info = info
         self.terms = terms
         self.db = reads.db
-        self.deadline = 0.0
         self.node: Node | None = None
         self.proof: Proof | None = None
         self.at_master: Deferred[object] | None = None
