@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from txharedis.alarm import Alarm
 from txharedis.campaign import Campaign
+from txharedis.crowd import Crowd
 from txharedis.dispatch import Dispatch
 from txharedis.election import Elect, Follow, Refuse, Wait
 from txharedis.errors import (
@@ -54,12 +55,8 @@ from txharedis.traffic import Traffic
 
 __all__ = ["Conductor", "Phase"]
 
-#: Seconds to hold back for each client that notices the same, and at most.
-_STAGGER, _LONGEST_STAGGER = 0.001, 0.2
-#: So many clients are no crowd; and how many times longer each of a crowd waits at most.
-_FEW, _LARGEST_CROWD = 20, 10.0
-#: Seconds after which a timer is late.
-_LATE = 0.005
+#: So many looks in vain come as soon as if there were no other clients.
+_SOON = 3
 
 _ERRORS = {"data": WouldDiscardData, "denied": AccessDenied, "unfit": UnfitNodes}
 
@@ -136,8 +133,7 @@ class Conductor:
         self._waits = 0  # in a row
         self._repair_due: float | None = None
         self._stagger = 0.0
-        self._fellows = 1  # clients that hear gossip, this one among them
-        self._hint = False  # gossip was heard since the newest attempt, or this master
+        self._crowd = Crowd(reactor, options.lock_time)
         self._gossip_times: dict[str, float] = {}
 
     @property
@@ -200,17 +196,13 @@ class Conductor:
             await self._alarm.sleep(delay)
 
     async def _hold_back(self, seconds: float) -> None:
-        """Let others go first.
-
-        Where the machine is so busy that all who held back wake together, they do so once more, for
-        as long as they were late at most.
-        """
+        """Let others go first."""
         until = self._now + seconds
         await self._alarm.sleep(seconds)
-        late = self._now - until
-        if late > _LATE and not self._hint:
+        again = self._crowd.again(self._now - until)
+        if again:
             self._alarm.news = False
-            await self._alarm.sleep(random.uniform(0.0, late))
+            await self._alarm.sleep(again)
 
     async def _first_look(self) -> None:
         """Let commands flow as soon as a quorum has named its master, if nothing is to be changed.
@@ -225,8 +217,9 @@ class Conductor:
             if self.group.count(Status.UP) >= self.group.quorum:
                 survey = await self.look(rights=self.options.username is not None)
                 decision = survey.decision
-                if isinstance(decision, Follow) and _certain(survey) and not decision.repairs:
-                    await self._follow(survey, decision)
+                if isinstance(decision, Follow) and _certain(survey):
+                    if not decision.repairs:
+                        await self._follow(survey, decision)
                     return
             left = self._started_at + self.options.connect_timeout - self._now
             if left <= 0 or not dialling:
@@ -325,9 +318,10 @@ class Conductor:
         if self._log.once(decision.reason):
             self._emit(Waiting(at=self._now, reason=decision.reason))
         self._waits = min(self._waits + 1, 100)
-        # From a few milliseconds up, but never so far that a proof of death would wait for us.
-        patience = decision.retry_in * min(1.5**self._waits, 20.0)
-        return min(min(patience, 0.5) * random.uniform(0.7, 1.3 * self._crowd), 2.0)
+        # From a few milliseconds up, but never so far that a proof of death would wait for us long.
+        patience = min(decision.retry_in * min(1.5**self._waits, 20.0), 0.5)
+        spread = self._crowd.between if self._waits > _SOON else random.uniform
+        return min(patience * spread(0.7, 1.3), 1.0)
 
     def _refuse(self, decision: Refuse) -> float:
         if self._log.once(decision.reason, loud=True):
@@ -343,7 +337,7 @@ class Conductor:
 
     async def _follow(self, survey: Survey, decision: Follow) -> float:
         master = survey.views[decision.master]
-        self._fellows = max(1, *(view.listeners for view in survey.views.values()))
+        self._crowd.size = max(1, *(view.listeners for view in survey.views.values()))
         for stranger in decision.strangers:
             text = (
                 f"{stranger.address} holds {stranger.keys} keys that are not this group's: it is "
@@ -370,15 +364,15 @@ class Conductor:
             return random.uniform(1.0, 2.0)
         if self._repair_due is None:
             # Often somebody is at it already: the client that failed over.
-            self._repair_due = self._now + random.uniform(0.0, 0.3 * self._crowd)
+            self._repair_due = self._now + self._crowd.between(0.0, 0.3)
         if any(view.locked for view in survey.views.values()):
             # Somebody is at it, or died at it: then it is ours as soon as the lock has expired.
-            return random.uniform(0.05, 0.2 * self._crowd)
+            return self._crowd.while_locked()
         if self._now >= self._repair_due:
             self._repair_due = None
             if await self._repair(survey):
                 return 0.0
-            self._repair_due = self._now + random.uniform(0.5, 1.5 * self._crowd)
+            self._repair_due = self._now + self._crowd.between(0.5, 1.5)
         return max(0.0, self._repair_due - self._now)
 
     def _until_next_look(self, survey: Survey) -> float:
@@ -405,7 +399,7 @@ class Conductor:
         self._last_master = master
         self._outage = self._now - lost_at if lost_at is not None else 0.0
         self._log.forget()
-        self._hint = False
+        self._crowd.forget_hint()
         self._become(Phase.FOLLOWING)
         self._log.info("ready, using {node} as master", node=master.address)
         self.subscriptions.follow(master.address, master.run_id)
@@ -430,7 +424,7 @@ class Conductor:
             # from work who holds it.
             self._log.step("somebody else is at it: {reason}", reason=decision.reason)
             self._become(Phase.ORIENTATING)
-            return random.uniform(0.03, 0.12 * self._crowd)
+            return self._crowd.while_locked()
         self._become(Phase.ELECTING)
         failover_id = secrets.token_hex(4)
         masters = sum(view.is_master for view in survey.views.values())
@@ -440,7 +434,7 @@ class Conductor:
         self._log.step("attempting failover!")
         self._log.step("my failover id: {id}", id=failover_id)
         self._emit(FailoverStarted(at=self._now, reason=decision.reason, failover_id=failover_id))
-        self._hint = False
+        self._crowd.forget_hint()
         patience = 0.0
         before, lost_at = self._last_words.newest, self.traffic.lost_at
         try:
@@ -457,8 +451,8 @@ class Conductor:
             return 0.0
         self._become(Phase.ORIENTATING)
         # Whoever gave way listens for gossip, and for nothing else, for a while.
-        self._alarm.news = self._hint
-        return patience + random.uniform(0.03, 0.12 * self._crowd)
+        self._alarm.news = self._crowd.hinted
+        return patience + self._crowd.while_locked()
 
     def _report(
         self,
@@ -513,7 +507,7 @@ class Conductor:
     # A switchover.
 
     def move_begins(self, old: NodeView, target: Address) -> None:
-        self._hint = False
+        self._crowd.forget_hint()
         self._move_id = secrets.token_hex(4)
         self._log.step("attempting switchover from {old} to {node}!", old=old.address, node=target)
         self._log.step("my failover id: {id}", id=self._move_id)
@@ -553,15 +547,7 @@ class Conductor:
             case Status.SILENT | Status.REFUSED:
                 if is_master:
                     self._log.warn("MASTER is down! ({why})", why=node.reason)
-                    # The more clients notice it, the more the first of them gains when the others
-                    # hold back; they hear its gossip meanwhile.
-                    self._stagger = (
-                        0.0
-                        if self._hint
-                        else random.uniform(
-                            0.0, min(_LONGEST_STAGGER, _STAGGER * (self._fellows - 1))
-                        )
-                    )
+                    self._stagger = self._crowd.stagger()
                 if "TLS" in node.reason:
                     self._log.once(f"{node.address}: {node.reason}", loud=True)
                 self._log.step("orientating (node down, {state})", state=state)
@@ -620,20 +606,11 @@ class Conductor:
         if self._now - self._gossip_times.get(name, -1.0) < 0.05:
             return
         self._gossip_times[name] = self._now
-        self._hint = True
+        self._crowd.hint()
         self._log.step("gossip on {node}: {text} is said to be master", node=node, text=text)
         self._alarm.wake()
 
     # Small things.
-
-    @property
-    def _crowd(self) -> float:
-        """How many times longer each waits for what one of all clients does, or comes to see.
-
-        So the servers are asked as often by many clients as by a few, and the first of them looks
-        as soon.
-        """
-        return min(max(1.0, self._fellows / _FEW), _LARGEST_CROWD)
 
     @property
     def _now(self) -> float:

@@ -22,7 +22,7 @@ FLOORS = [
         "pubsub.messages",
         "election losses commands _command_table replies rights scripts deadlines counter journal "
         "outlet observers downtime reads.choice dedicated.waits pubsub.resyncs",
-        "protocol factory pending methods pipeline alarm pace outcomes "
+        "protocol factory pending methods pipeline alarm pace crowd outcomes "
         "reads.scanning reads.own_writes dedicated.recording "
         "pubsub.channels pubsub.streams pubsub.places",
         "node lock gossip client delivery chronicle tally pubsub.subscriber pubsub.continuity",

@@ -15,6 +15,7 @@ import pytest
 
 from txharedis import create_client
 from txharedis.testing.simulation import World
+from txharedis.testing.simulation.faults import write
 
 # txredisapi brings Twisted and hiredis. `secrets` brings the others, where they are not there yet.
 ALSO = {"secrets", "base64", "hmac", "random"}
@@ -95,3 +96,21 @@ def test_first_reply_does_not_wait_for_a_node_that_hangs() -> None:
         client = create_client(list(world.servers), reactor=world.process())
         world.wait(client.get("key"))
         assert (world.now - began) / 0.002 == pytest.approx(4.0, abs=0.1)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_first_reply_does_not_wait_for_repairs(hangs: bool) -> None:
+    with World(1) as world:
+        world.trio()
+        first = create_client(list(world.servers), reactor=world.process())
+        world.wait(first.when_ready())
+        world.run(2.0)
+        one, other = (server for name, server in world.servers.items() if name != first.master)
+        world.wait(first.disconnect())
+        write(one, b"CONFIG", b"SET", b"replica-read-only", b"no")
+        if hangs:
+            other.pause()
+        began = world.now
+        client = create_client(list(world.servers), reactor=world.process())
+        world.wait(client.get("key"))
+        assert world.now - began < 0.05
