@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--processes", type=count, default=4, help="that they are spread over (%(default)s)")
     add("--kills", type=count, default=10, help="of each series (%(default)s)")
-    add("--idle", type=seconds, default=10.0, metavar="SECONDS", help="(%(default)s)")
+    add("--idle", type=seconds, default=62.0, metavar="SECONDS", help="(%(default)s)")
 
 
 async def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:

@@ -78,7 +78,9 @@ class CommandMethods(HiredisProtocol):
         """What hiredis cannot encode by itself, or an error that names what cannot be."""
         if not args:
             raise InvalidData("no command given")
-        return pack_long([self._encode(args, place) for place in range(len(args))])
+        words = tuple(self._encode(args, place) for place in range(len(args)))
+        is_long = any(isinstance(word, bytes) and len(word) >= LONG for word in words)
+        return pack_long(words) if is_long else pack(words)
 
     def _encode(self, args: tuple[Any, ...], place: int) -> bytes | int | float:
         arg: object = args[place]

@@ -337,6 +337,7 @@ class PendingCommands:
         if self._flush_call is not None and self._flush_call.active():
             self._flush_call.cancel()
         self._flush_call = None
+        self._flush_due = False
 
     def when_idle(self) -> Deferred[None]:
         """Fires when nothing is waiting or unanswered."""

@@ -83,6 +83,8 @@ class NodeProtocol(HiredisProtocol):
 
     def connectionMade(self) -> None:
         self._outlet = Outlet(self.transport)
+        # What the reactor would call after another poll. TLS has none.
+        self._write_now = getattr(self.transport, "doWrite", None)
         self._deadline = self._clock.callLater(self._timeout, self.abort)
         d = self.exchange(*self._handshake)
         d.addCallbacks(self._shaken, self._cut_off)
@@ -146,6 +148,8 @@ class NodeProtocol(HiredisProtocol):
         self._waiting.extend(waiters)
         if sum(map(len, packed)) < LONG * len(packed) and not self._outlet.busy:
             self.transport.write(b"".join(packed))
+            if self._write_now is not None and not self.transport.disconnecting:
+                self._write_now()
         else:
             self._outlet.write(packed)
         return True
@@ -171,6 +175,9 @@ class NodeProtocol(HiredisProtocol):
             self.abort()
             if not self._ready and speaks_tls(data):
                 self._when_refused(AccessDenied("TLS: the node expects it (tls=True)"), [])
+        except Exception:
+            self.abort()  # a defect of whoever was told: the reactor drops the link
+            raise
         finally:
             self._reading = False
             after, self._after_read = self._after_read, []

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from tests.groups import OWN_DB, answer
 from tests.lossy import ONCE, One, journals, outcomes
@@ -124,6 +125,24 @@ async def test_long_words_and_short_ones_keep_their_order(one: One, delivery: st
     await outcomes([*replies, *texts])
     assert await one.server.call("LRANGE", "list", 0, -1) == words
     assert await one.server.call("GET", "text") == b"".join(words)
+
+
+@on_reactor
+async def test_a_master_dies_with_long_words_half_sent(
+    reactor: Any, group: list[LocalServer], watch: Watch
+) -> None:
+    client = watch(group, acks=1, charset=None, convert_numbers=False).client
+    await answer(client.set("k", 1))
+    group[0].pause()  # what does not fit into the buffers of the kernel waits in the client
+    words = [b"%03d" % number + b"v" * (1_000_000 if number % 3 else 5) for number in range(30)]
+    replies = [client.rpush("list", word) for word in words]
+    await deferLater(reactor, 0, lambda: None)  # it is written
+    words += [b"%03d" % number for number in range(30, 50)]
+    replies += [client.rpush("list", word) for word in words[30:]]
+    await deferLater(reactor, 0, lambda: None)
+    group[0].kill()
+    assert await outcomes(replies) == list(range(1, 51))
+    assert await answer(client.lrange("list", 0, -1)) == words
 
 
 async def with_large_values(server: LocalServer) -> None:

@@ -285,6 +285,22 @@ def test_a_waiter_may_abort_the_link_in_the_middle_of_a_piece() -> None:
     assert waiter.got == [b"die", "lost", "lost"]
 
 
+def test_what_is_sent_leaves_at_once_unless_the_link_is_being_closed() -> None:
+    link = Link()
+    written: list[bytes] = []
+    link.dial.doWrite = lambda: written.append(bytes(link.dial.written))
+    link.dial.disconnecting = False
+    link.protocol.makeConnection(link.dial)
+    link.shake()
+    written.clear()
+    link.protocol.send([b"a", b"b"], [Waiter(), Waiter()])
+    assert len(written) == 1
+    assert written[0].endswith(b"ab")
+    link.dial.disconnecting = True
+    link.protocol.send([b"c"], [Waiter()])
+    assert len(written) == 1
+
+
 def test_what_is_to_be_done_after_a_piece_is_done_when_all_its_replies_are_handed_out() -> None:
     link = Link().shake()
     log: list[object] = []
