@@ -73,20 +73,13 @@ async def run(stage: Stage, settings: Namespace) -> dict[str, dict[str, float]]:
 def _of(terms: dict[str, Any], turns: int) -> dict[str, float]:
     with _flowing(terms) as (client, flush, link):
         # Each of these begins one hop further down.
-        service = client._group
-        dispatch = service._dispatch  # type: ignore[attr-defined]
+        pending = client._group._dispatch._pending  # type: ignore[attr-defined]
         submits: dict[str, Callable[[], object]] = {
             "client.set": lambda: [client.set(key, VALUE) for key in KEYS],
             "execute_command": lambda: [client.execute_command(*args) for args in ARGS],
-            "FailoverService.submit": lambda: [
-                service.submit(args, packed, client._terms) for args, packed in PACKED
-            ],
-            "Dispatch.submit": lambda: [
-                dispatch.submit(args, packed, client._terms) for args, packed in PACKED
-            ],
+            "Dispatch.submitter": lambda: [client._send(args, packed) for args, packed in PACKED],
             "PendingCommands.add": lambda: [
-                dispatch._pending.add(args, packed, False, None, client._terms, 1)
-                for args, packed in PACKED
+                pending.add(args, packed, False, None, client._terms, 1) for args, packed in PACKED
             ],
         }
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from txharedis.errors import UnsupportedCommand
 from txharedis.events import Event, SubscriptionGap
-from txharedis.interfaces import Args
+from txharedis.interfaces import Submitter
 from txharedis.methods import CommandMethods
 from txharedis.observers import Backlog, CommandObserver
 from txharedis.options import Options, Terms, check_acks
@@ -60,7 +60,7 @@ class Group(Protocol):
     @property
     def subscriptions(self) -> Channels: ...
 
-    def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]: ...
+    def submitter(self, terms: Terms) -> Submitter: ...
 
     def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Any]: ...
 
@@ -120,6 +120,7 @@ class HAClient(CommandMethods):
         super().__init__(group.options)
         self._group = group
         self._terms = group.options.terms if terms is None else terms
+        self._send = group.submitter(self._terms)
         self._views: dict[Terms, HAClient] = {}
 
     def __repr__(self) -> str:
@@ -304,9 +305,6 @@ class HAClient(CommandMethods):
         ServiceStopped after what was kept.
         """
         return self._group.subscriptions.messages(names, buffer, on_gap)
-
-    def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
-        return self._group.submit(args, packed, self._terms)
 
     def set(
         self,

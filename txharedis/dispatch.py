@@ -6,7 +6,7 @@ monitors, over a link of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults
@@ -20,7 +20,7 @@ from txharedis.dedicated.transaction import Transaction
 from txharedis.dedicated.transactions import Transactions
 from txharedis.errors import InvalidOption, UnsupportedCommand
 from txharedis.group import NodeGroup
-from txharedis.interfaces import Args, Reactor, pack
+from txharedis.interfaces import Args, Reactor, Submitter, pack
 from txharedis.journal import MOST_WORDS
 from txharedis.log import ClientLog
 from txharedis.options import Options, Terms
@@ -49,7 +49,6 @@ class Dispatch:
         log: ClientLog,
     ) -> None:
         self._options = options
-        self._logged = options.command_logging
         self._traffic = traffic
         self._pending = traffic.pending
         self._log = log
@@ -94,22 +93,32 @@ class Dispatch:
         self._monitors.stop()
         return self._blocking.stop()
 
+    def submitter(
+        self, terms: Terms, observed: Sequence[object], submit: Callable[..., Deferred[object]]
+    ) -> Submitter:
+        """What takes commands on these terms by the shortest way.
+
+        Simple ones go to the queue at once. All others are given to `submit`, with the terms; so
+        are all while there is anything in `observed`.
+        """
+        add = self._pending.add
+        straight = (
+            terms.read_from == "master"
+            and terms.own_writes is None
+            and not self._options.command_logging
+        )
+
+        def take(args: Args, packed: bytes) -> Deferred[object]:
+            info = describe(args)
+            if straight and info.simple and not observed and len(args) <= MOST_WORDS:
+                return add(args, packed, info.read, None, terms, info.fit)
+            return submit(args, packed, terms)
+
+        return take
+
     def submit(self, args: Args, packed: bytes, terms: Terms) -> Deferred[object]:
         """See FailoverService.submit."""
         info = describe(args)
-        if (
-            info.simple
-            and terms.read_from == "master"
-            and terms.own_writes is None
-            and len(args) <= MOST_WORDS
-            and not self._logged
-        ):
-            return self._pending.add(args, packed, info.read, None, terms, info.fit)
-        return self._submit_specially(args, packed, terms, info)
-
-    def _submit_specially(
-        self, args: Args, packed: bytes, terms: Terms, info: CommandInfo
-    ) -> Deferred[object]:
         if info.name == "SELECT":
             return self._select(args, packed)
         if info.stateful:
@@ -117,7 +126,7 @@ class Dispatch:
         if info.replica and terms.read_from != "master":
             read = self.reads.add(args, packed, info, terms)
             return self._with_scripts(read, info, packed, terms) if info.noscript else read
-        if self._logged:
+        if self._options.command_logging:
             place = self._traffic.address or "nobody yet"
             self._log.info(
                 "{command} on {node} (master default)", command=info.name.lower(), node=place

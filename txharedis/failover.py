@@ -24,7 +24,7 @@ from txharedis.errors import (
 )
 from txharedis.events import Event
 from txharedis.inspection import NodeReport, ask, inspect
-from txharedis.interfaces import Args, Reactor
+from txharedis.interfaces import Args, Reactor, Submitter
 from txharedis.log import ClientLog
 from txharedis.observers import Backlog, CommandObserver, Observers
 from txharedis.options import Options, Terms, check_seconds, parse_nodes
@@ -120,6 +120,10 @@ class FailoverService(Service):
         """
         reply = self._dispatch.submit(args, packed, terms)
         return self._observers.watch(args, reply) if self._observers.of_commands else reply
+
+    def submitter(self, terms: Terms) -> Submitter:
+        """`submit` on these terms, for who gives many commands."""
+        return self._dispatch.submitter(terms, self._observers.of_commands, self.submit)
 
     def begin(self, keys: Any, terms: Terms, *, multi: bool) -> Deferred[Transaction]:
         """A transaction that watches `keys` (None for nothing); see HAClient.multi."""

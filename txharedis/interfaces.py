@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import hiredis
+from twisted.internet.defer import Deferred
 
 __all__ = [
     "LONG",
@@ -15,6 +16,7 @@ __all__ = [
     "DialledLink",
     "Link",
     "Reactor",
+    "Submitter",
     "Timer",
     "Waiter",
     "pack",
@@ -25,6 +27,9 @@ __all__ = [
 #: One command with its arguments, as hiredis encodes them.
 Args = Sequence[bytes | str | int | float]
 
+
+#: Takes one command, and as it goes over the wire; the Deferred fires with its converted reply.
+Submitter: TypeAlias = Callable[[Args, bytes], Deferred[object]]
 
 #: Encodes one command, a tuple, as it goes over the wire. It raises TypeError for what it does not
 #: know how to encode and UnicodeEncodeError for text that is not UTF-8.

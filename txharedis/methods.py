@@ -22,8 +22,11 @@ class CommandMethods(HiredisProtocol):
     `config_get("maxmemory")`.
 
     It is txredisapi's protocol, never connected: all its methods end in `execute_command`, and that
-    one ends in `_send`, which a subclass defines.
+    one ends in `_send`, which a subclass defines: it runs one command, `packed` being that command
+    as it goes over the wire.
     """
+
+    _send: Callable[[Args, bytes], Deferred[Any]]
 
     def __init__(self, options: Options) -> None:
         super().__init__(
@@ -36,10 +39,6 @@ class CommandMethods(HiredisProtocol):
         self._plain_text = options.errors == "strict" and (
             options.charset is None or options.charset.lower().replace("_", "-") == "utf-8"
         )
-
-    def _send(self, args: Args, packed: bytes) -> Deferred[Any]:
-        """Run one command; `packed` is the command as it goes over the wire."""
-        raise NotImplementedError
 
     def execute_command(
         self,

@@ -148,6 +148,6 @@ def test_hops(capsys: pytest.CaptureFixture[str]) -> None:
     figures: Any = measured.result
     assert figures.keys() == hops.TERMS.keys()
     for each in figures.values():
-        assert {"client.set", "Dispatch.submit", "written", "settled"} <= each.keys()
+        assert {"client.set", "Dispatch.submitter", "written", "settled"} <= each.keys()
         assert all(0 < nanoseconds < 1e9 for nanoseconds in each.values())
     assert "client.set" in capsys.readouterr().out

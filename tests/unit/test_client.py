@@ -38,6 +38,9 @@ class FakeGroup:
         self.done: list[str] = []
         self.reply: Any = None
 
+    def submitter(self, terms: Any) -> Any:
+        return lambda args, packed: self.submit(args, packed, terms)
+
     def submit(self, args: Any, packed: bytes, terms: Any) -> Deferred[Any]:
         self.commands.append(unpacked(packed))
         return Deferred() if self.reply is None else succeed(self.reply)

@@ -60,15 +60,15 @@ class Cost:
 
 
 COSTS = [
-    Cost("set", AT_MOST_ONCE, 100, 21.3),
-    Cost("set", EXACTLY_ONCE, 100, 21.6),
-    Cost("set", CONFIRMED, 100, 21.7),
-    Cost("get", AT_MOST_ONCE, 100, 22.2),
-    Cost("get", EXACTLY_ONCE, 100, 22.2),
-    Cost("set", AT_MOST_ONCE, 1, 61.4),
-    Cost("set", EXACTLY_ONCE, 1, 85.9),
-    Cost("set", CONFIRMED, 1, 102.9),
-    Cost("get", AT_MOST_ONCE, 1, 51.9),
+    Cost("set", AT_MOST_ONCE, 100, 19.3),
+    Cost("set", EXACTLY_ONCE, 100, 19.6),
+    Cost("set", CONFIRMED, 100, 19.7),
+    Cost("get", AT_MOST_ONCE, 100, 20.2),
+    Cost("get", EXACTLY_ONCE, 100, 20.2),
+    Cost("set", AT_MOST_ONCE, 1, 59.4),
+    Cost("set", EXACTLY_ONCE, 1, 83.9),
+    Cost("set", CONFIRMED, 1, 100.9),
+    Cost("get", AT_MOST_ONCE, 1, 49.9),
 ]
 
 BLOCKS = 7.2

@@ -21,6 +21,9 @@ class FakeGroup:
         self.options = Options(delivery="at-most-once", **options)
         self.terms: list[Terms] = []
 
+    def submitter(self, terms: Any) -> Any:
+        return lambda args, packed: self.submit(args, packed, terms)
+
     def submit(self, args: Any, packed: bytes, terms: Terms) -> Deferred[Any]:
         self.terms.append(terms)
         return Deferred()
