@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ["STEPS", "in_step"]
 
 #: A heartbeat has so many steps.
-STEPS = 20
+STEPS = 10
 
 
 def in_step(now: float, delay: float, step: float) -> float:
