@@ -51,7 +51,7 @@ class CommandMethods(HiredisProtocol):
         `apply_timeout` is txredisapi's and has no meaning here. An argument that cannot be encoded
         raises InvalidData, which names it.
         """
-        # `_packed`, without a call more for every command.
+        # As `_packed`, without a call more for every command; and a long value is copied once.
         try:
             if self._plain_text and args:
                 value = args[-1]

@@ -377,6 +377,16 @@ def held(nodes: Nodes) -> Any:
     return lock.granted[Address("n", 1)]
 
 
+def take_away(node: Any, how: str) -> None:
+    """The lock on this node is not ours any more."""
+    if how == "expired":
+        node.expiry[node.lock_key] = 0.0
+    elif how == "taken":
+        node.set(node.lock_key, b"another")
+    else:
+        node.keys.clear()
+
+
 def test_a_fenced_step_is_one_transaction_with_the_settings_around_it() -> None:
     nodes = Nodes()
     assert nodes.run(held(nodes).fenced(STEP)) is None
@@ -408,12 +418,7 @@ def test_a_lock_that_goes_after_it_was_prepared_undoes_it_all(how: str) -> None:
     node = nodes[1]
     lock.prepare()
     settle(nodes.clock)
-    if how == "expired":
-        node.expiry[node.lock_key] = 0.0
-    elif how == "taken":
-        node.set(node.lock_key, b"another")
-    else:
-        node.keys.clear()
+    take_away(node, how)
     assert isinstance(nodes.run(lock.fenced(STEP)), LockLost)
     assert node.follows is not None
 
@@ -464,16 +469,7 @@ def test_a_lock_that_goes_during_the_transaction_undoes_it_all(how: str) -> None
     nodes = Nodes()
     lock = held(nodes)
     node = nodes[1]
-
-    def go() -> None:
-        if how == "expired":
-            node.expiry[node.lock_key] = 0.0
-        elif how == "taken":
-            node.set(node.lock_key, b"another")
-        else:
-            node.keys.clear()
-
-    node.before["EXEC"] = go
+    node.before["EXEC"] = lambda: take_away(node, how)
     assert isinstance(nodes.run(lock.fenced(STEP)), LockLost)
     assert node.follows is not None
     assert node.settings[READ_ONLY] == b"yes"
