@@ -337,8 +337,9 @@ class Campaign:
 
     async def _tell_everyone(self, lock: QuorumLock, survey: Survey, master: NodeView) -> None:
         self._log.step("publishing gossip:master {node}", node=master.address)
+        gossip, timeout = announcement(master.address), self._options.survey_timeout
         told = [
-            control.exchange(announcement(master.address), timeout=self._options.survey_timeout)
+            control.exchange(gossip, timeout=timeout, or_drop=True)
             for control in survey.controls.values()
         ]
         await DeferredList(told, consumeErrors=True)  # whoever does not hear it sees it

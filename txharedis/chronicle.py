@@ -14,8 +14,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from twisted.python.failure import Failure
+
+from txharedis.errors import LinkLost
 from txharedis.events import Event, FailoverEnded, HistoryDiscarded
-from txharedis.interfaces import NOBODY, pack
 from txharedis.protocol import NodeProtocol
 from txharedis.topology import Address
 from txharedis.values import Value
@@ -78,10 +80,14 @@ class FailoverRecord(Value):
 
 
 class Chronicle:
-    """Writes down what this client did. `link_of(node)` gives its control link, None for none."""
+    """Writes down what this client did. `link_of(node)` gives its control link, None for none.
 
-    def __init__(self, link_of: Callable[[Address], NodeProtocol | None]) -> None:
+    It waits for so many seconds for a node to take it.
+    """
+
+    def __init__(self, link_of: Callable[[Address], NodeProtocol | None], patience: float) -> None:
         self._link_of = link_of
+        self._patience = patience
 
     def note(self, event: Event) -> None:
         """Keep this event, if it is one to keep."""
@@ -97,7 +103,9 @@ class Chronicle:
         link = self._link_of(master)
         if link is not None:
             # Without the right to write it there is no history.
-            link.send([pack(("HSET", HISTORY_KEY, field, json.dumps(value)))], [NOBODY])
+            entry = ("HSET", HISTORY_KEY, field, json.dumps(value))
+            written = link.exchange(entry, timeout=self._patience, or_drop=True)
+            written.addErrback(Failure.trap, LinkLost)
 
 
 _TEXT: tuple[type, ...] = (str,)

@@ -591,6 +591,7 @@ class Conductor:
             self._gossip.renew(node.address)  # others were granted; this one may have been too
         elif not node.missing_rights:
             self._log.info("{node}: user {user!r} has all rights", node=node.address, user=user)
+        self._alarm.wake()
 
     def _journal_denied(self, error: Exception) -> None:
         self._log.once(

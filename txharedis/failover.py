@@ -79,7 +79,8 @@ class FailoverService(Service):
         self._traffic = self._conductor.traffic
         self._dispatch = self._conductor.dispatch
         self.subscriptions = self._conductor.subscriptions
-        self._observers.listen(Chronicle(lambda node: self._group[node].control).note)
+        chronicle = Chronicle(lambda node: self._group[node].control, self.options.survey_timeout)
+        self._observers.listen(chronicle.note)
         if self.options.on_event is not None:
             self._observers.listen(self.options.on_event)
         self.client = HAClient(self)

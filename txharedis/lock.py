@@ -110,7 +110,9 @@ class NodeLock:
         """
         before = [_set(name, value) for name, (value, _) in self._needed.items()]
         after = [_set(name, value) for name, (_, value) in self._needed.items()]
-        replies = await self._control.exchange(*before, *commands, *after, timeout=self._patience)
+        replies = await self._control.exchange(
+            *before, *commands, *after, timeout=self._patience, or_drop=True
+        )
         errors = [reply for reply in replies[: len(before)] if isinstance(reply, Exception)]
         end = len(replies) - len(after)
         return (errors[0] if errors else None), replies[len(before) : end]
@@ -134,7 +136,6 @@ class NodeLock:
             self._watching = Deferred.fromCoroutine(self._watch())
 
     async def _watch(self) -> object:
-        self._control.watches = True
         _, (_, holder) = await self._ask(["WATCH", self._key], ["GET", self._key])
         return holder
 
@@ -147,15 +148,12 @@ class NodeLock:
         then it may have happened, or may still.
         """
         watching, self._watching = self._watching, None
-        try:
-            holder = await (self._watch() if watching is None else watching)
-            if holder != self._token.encode():
-                await self._ask(["UNWATCH"])
-                raise LockLost(f"the lock on {self.view.address} is not ours any more")
-            read_only = _set("replica-read-only", "yes")
-            refused, (*queued, outcome) = await self._ask(["MULTI"], *commands, read_only, ["EXEC"])
-        finally:
-            self._control.watches = False
+        holder = await (self._watch() if watching is None else watching)
+        if holder != self._token.encode():
+            await self._ask(["UNWATCH"])
+            raise LockLost(f"the lock on {self.view.address} is not ours any more")
+        read_only = _set("replica-read-only", "yes")
+        refused, (*queued, outcome) = await self._ask(["MULTI"], *commands, read_only, ["EXEC"])
         if outcome is None:
             raise LockLost(f"the lock on {self.view.address} was lost during the transaction")
         if isinstance(outcome, Exception):
@@ -189,7 +187,6 @@ class NodeLock:
         watching, self._watching = self._watching, None
         if watching is not None:
             watching.addErrback(lambda _: None)
-            self._control.watches = False
             commands.append(["UNWATCH"])  # its removal must not spoil a later transaction
         if self.held:
             self.held = False

@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import (
@@ -18,7 +18,7 @@ from twisted.internet.error import (
 )
 from twisted.python.failure import Failure
 
-from txharedis.errors import LinkLost
+from txharedis.errors import HARedisError, LinkLost, ResponseError
 from txharedis.factory import NodeFactory, OneLink
 from txharedis.interfaces import NOBODY, Reactor, Timer, Waiter
 from txharedis.journal import LOAD_JOURNAL
@@ -55,6 +55,8 @@ from txharedis.topology import (
 )
 
 __all__ = ["Node", "NodeObserver"]
+
+Result = TypeVar("Result")
 
 
 class _Sign(enum.Enum):
@@ -164,13 +166,13 @@ class Node:
         self.follows_only = False  # nothing is to be changed on it
         self.missing_rights: tuple[str, ...] = ()
         self._rights_due = 0.0
-        self._rights_of: NodeProtocol | None = None  # the link on which they were looked at
-        self._in_transaction = False  # one was begun, and we had no right to end it
+        self._rights_known = False  # those that are missing, as far as nobody has changed them
+        self._rights_of: NodeProtocol | None = None  # the control link when they were looked at
         self._no_info_until = -math.inf
         self._peer_host = address.host
         self._in_cluster = False
         self._was_denied = False  # by the control link that is there now
-        self._one_links: dict[OneLink, None] = {}
+        self._one_links: dict[OneLink, Deferred[None]] = {}  # what fires when nothing is left of it
 
     def __repr__(self) -> str:
         role = self.view.role.value if self.view is not None else "unknown"
@@ -188,7 +190,11 @@ class Node:
         if self._watch is not None and self._watch.active():
             self._watch.cancel()
         self._sign(_Sign.CLOSE, "")
-        return gatherResults([self._control_factory.close(), self._command_factory.close()])
+        factories = [self._control_factory.close(), self._command_factory.close()]
+        gone = list(self._one_links.values())
+        for one in tuple(self._one_links):
+            one.abort()
+        return gatherResults([*factories, *gone])
 
     @property
     def last_heard(self) -> float:
@@ -332,14 +338,15 @@ class Node:
                 dialled.errback(error)
 
         def ended(reason: Failure) -> None:
-            self._one_links.pop(one, None)
+            all_gone = self._one_links.pop(one)
             if not dialled.called:
                 dialled.errback(LinkLost(reason.getErrorMessage()))
             gone()
+            all_gone.callback(None)
 
         dialled: Deferred[NodeProtocol] = Deferred(lambda _: one.abort())
         one = OneLink(lambda: self._protocol(db, ready, refused), ended)
-        self._one_links[one] = None
+        self._one_links[one] = Deferred()
         one.dial(self._reactor, self.address, self._options)
         return dialled
 
@@ -523,9 +530,9 @@ class Node:
     ) -> NodeView | None:
         """Ask the node of itself; None when it does not answer in time, or only with errors.
 
-        With `rights` it is asked before for those that we have there, when that is due. None
-        also when it keeps the group's own keys to itself and nothing is to be changed on it: its
-        epoch may be the newest.
+        With `rights` it is asked for those that we have there, when that is due: before, if they
+        are not known, else beside. None also when it keeps the group's own keys to itself and
+        nothing is to be changed on it: its epoch may be the newest.
         """
         control, identity = self.control, self.identity
         if control is None or identity is None or self.status is not Status.UP:
@@ -534,7 +541,9 @@ class Node:
         now = self._reactor.seconds()
         due = self._rights_of is not control or now >= self._rights_due
         if rights and self.checks_rights and due:
-            await self._look_at_rights(control)
+            looking = Deferred.fromCoroutine(self.look_at_rights())
+            if not self._rights_known:
+                await looking
         if now >= self._no_info_until and not identity.run_id:
             identity = await self._identify(control)  # it may be allowed by now
         if now < self._no_info_until or not identity.run_id:
@@ -621,49 +630,43 @@ class Node:
         self._set_missing((*others, right) if is_missing else others, ())
 
     def recheck_rights(self) -> None:
-        """Look at the rights again with the next survey: something was denied."""
+        """Look at the rights again before the next survey: something was denied."""
         self._rights_due = 0.0
+        self._rights_known = False
 
     async def look_at_rights(self) -> None:
-        """Find which of the rights to elect are missing, now; `missing_rights` tells."""
-        if self.control is not None and self.status is Status.UP:
-            await self._look_at_rights(self.control)
+        """Find which of the rights to elect are missing, now; `missing_rights` tells.
 
-    async def _look_at_rights(self, control: NodeProtocol) -> None:
-        """Find which rights are missing, without using any."""
-        if self._in_transaction or control.watches:
+        On a link of its own: a server that holds writes back (CLIENT PAUSE, its own FAILOVER)
+        answers nothing more on the link on which one is queued. Then, and when the link is lost,
+        what was known stays, and it is looked at again after a while.
+        """
+        if self.control is None or self.status is not Status.UP:
             return
-        timeout = self._options.survey_timeout
+        self._rights_of = self.control
+        self._rights_due = self._reactor.seconds() + _LACKING_AGE
         try:
-            *replies, begun, ended = await control.exchange(*TRANSACTION, timeout=timeout)
-            missing = lacking(TRANSACTION, [*replies, begun, ended])
-            if control.watches:
-                return
-            if isinstance(begun, Exception):
-                missing += lacking(PROBES, await control.exchange(*PROBES, timeout=timeout))
-            elif not isinstance(ended, Exception) or str(ended).startswith("EXECABORT"):
-                probes = [*PROBES, PUBLISHING]
-                _, *queued, ended = await control.exchange(
-                    ["MULTI"], *probes, ["DISCARD"], timeout=timeout
-                )
-                missing += lacking([*probes, ["DISCARD"]], [*queued, ended])
-                if isinstance(ended, Exception):
-                    self._leave_transaction(control, ended)
-            else:
-                self._leave_transaction(control, ended)
-        except LinkLost:
-            return  # the survey meets the same
+            link = await self.dial(self._options.haredis_db_num, self.run_id, lambda: None)
+            asked = Deferred.fromCoroutine(self._lacking(link))
+            asked.addBoth(_drop, link)
+            missing = await asked
+        except (HARedisError, ResponseError):
+            return
+        self._rights_known = True
         if "INFO" not in missing:
             self._no_info_until = -math.inf
-        self._rights_of = control
-        age = _LACKING_AGE if missing else _RIGHTS_AGE
-        self._rights_due = self._reactor.seconds() + age
+        if not missing:
+            self._rights_due += _RIGHTS_AGE - _LACKING_AGE
         self._set_missing(missing, [name for name in self.missing_rights if name == SUBSCRIBING])
 
-    def _leave_transaction(self, control: NodeProtocol, error: Exception) -> None:
-        """Nothing else can be done on this link; a right that is missing is so on the next too."""
-        self._in_transaction = denied(error)
-        control.abort()
+    async def _lacking(self, link: NodeProtocol) -> tuple[str, ...]:
+        """Ask for the rights without using any."""
+        timeout = self._options.survey_timeout
+        *replies, begun, ended = await link.exchange(*TRANSACTION, timeout=timeout)
+        missing = lacking(TRANSACTION, [*replies, begun, ended])
+        queued = [["MULTI"], *PROBES, PUBLISHING, ["DISCARD"]]
+        probes = PROBES if isinstance(begun, Exception) else queued
+        return missing + lacking(probes, await link.exchange(*probes, timeout=timeout))
 
     def _set_missing(self, missing: Sequence[str], also: Sequence[str]) -> None:
         names = tuple(dict.fromkeys([*missing, *also]))
@@ -711,6 +714,11 @@ class Node:
             seen_at=self._seen_at,
             group=view.group,
         )
+
+
+def _drop(result: Result, link: NodeProtocol) -> Result:
+    link.abort()
+    return result
 
 
 def _identity(handshake_replies: list[object]) -> Identity:

@@ -75,7 +75,6 @@ class NodeProtocol(HiredisProtocol):
         self._reading = False
         self._after_read: list[Callable[[], object]] = []
         self.db = 0  # the selected database, for those who care
-        self.watches = False  # a key, for a transaction to come: another would undo that
         self._when_unasked: Callable[[object], None] | None = None
         self._ended: Deferred[None] | None = None  # for who listens
         # Being connected is no word from the server: the kernel accepts for one that hangs.
@@ -123,20 +122,29 @@ class NodeProtocol(HiredisProtocol):
             self._deadline.cancel()
         self._deadline = None
 
-    def exchange(self, *commands: Args, timeout: float | None = None) -> Deferred[list[object]]:
+    def exchange(
+        self, *commands: Args, timeout: float | None = None, or_drop: bool = False
+    ) -> Deferred[list[object]]:
         """Write commands together.
 
         The Deferred fires with their replies, error replies among them as values, or fails with
-        LinkLost, also when there is no answer within `timeout` seconds.
+        LinkLost, also when there is no answer within `timeout` seconds. With `or_drop` the link is
+        dropped then: a server that holds writes back (CLIENT PAUSE, its own FAILOVER) answers
+        nothing behind one, and would be taken for dead.
         """
         waiter = _Exchange(len(commands))
         packed = [pack(tuple(args)) for args in commands]
         if timeout is not None:
-            late = self._clock.callLater(timeout, waiter.give_up, timeout)
+            late = self._clock.callLater(timeout, self._give_up, waiter, timeout, or_drop)
             waiter.deferred.addBoth(_cancel, late)
         if not self.send(packed, [waiter] * len(packed)):
             waiter.lost()
         return waiter.deferred
+
+    def _give_up(self, waiter: _Exchange, seconds: float, drop: bool) -> None:
+        waiter.give_up(seconds)
+        if drop:
+            self.abort()
 
     def send(self, packed: Sequence[bytes], waiters: Sequence[Waiter]) -> bool:
         """Write encoded commands in one piece; each waiter gets one reply, in order.

@@ -436,11 +436,15 @@ async def test_who_moves_it_dies_or_is_paused_midway(
         assert master is servers[0]
 
 
+@pytest.mark.parametrize("links", ["old links", "new links"])
 @on_reactor
 async def test_a_server_that_hands_over_to_a_dead_one_is_taken_out_of_it(
-    group: list[LocalServer], watch: Watch
+    group: list[LocalServer], watch: Watch, links: str
 ) -> None:
-    """As a client leaves it that dies in the worst moment: it refuses SLAVEOF meanwhile."""
+    """As a client leaves it that dies in the worst moment: it refuses SLAVEOF meanwhile.
+
+    It answers no write either, nor what is behind one, as when a new link is asked for our rights.
+    """
     old, target, last = group
     watched = watch(group, down_after=1.0, heartbeat=0.3)
     await answer(watched.client.set("k", "v"))
@@ -453,6 +457,8 @@ async def test_a_server_that_hands_over_to_a_dead_one_is_taken_out_of_it(
         return state == "failover-in-progress"
 
     await eventually(in_progress)
+    if links == "new links":
+        await old.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     assert await answer(watched.client.get("k")) == "v"
     await until_settled([old, last])
     target.resume()

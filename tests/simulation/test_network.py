@@ -296,6 +296,16 @@ def test_nothing_happens_to_a_killed_process(
     assert not server.connections
 
 
+def test_who_is_killed_in_a_call_dials_nobody_in_it(
+    world: World, server: Server, process: Process
+) -> None:
+    process.kill()
+    factory = dial(process)
+    world.run(1.0)
+    assert factory.caller is None
+    assert not server.connections
+
+
 def test_a_timer_can_be_cancelled(world: World, process: Process) -> None:
     rang: list[int] = []
     timer = process.callLater(1.0, rang.append, 1)

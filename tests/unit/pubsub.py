@@ -184,7 +184,7 @@ class _Control:
         self._world = world
         self._address = address
 
-    def exchange(self, *commands: list[Any], timeout: float | None = None) -> Deferred[Any]:
+    def exchange(self, *commands: list[Any], **terms: Any) -> Deferred[Any]:
         if self._world.hung and self._address == self._world.master:
             return Deferred()
         if self._address in self._world.lost:

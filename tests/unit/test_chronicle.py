@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, fail
 
 from txharedis.chronicle import HISTORY_KEY, KEPT, Chronicle, FailoverRecord, read_history
+from txharedis.errors import LinkLost
 from txharedis.events import Event, FailoverEnded, HistoryDiscarded, MasterChanged
 from txharedis.topology import Address
 
@@ -20,12 +22,11 @@ class Link:
     def __init__(self) -> None:
         self.fields: dict[bytes, bytes] = {}
 
-    def send(self, packed: list[bytes], waiters: list[Any]) -> bool:
-        (text,) = packed
-        words = text.split(b"\r\n")[2::2]
-        assert words[:2] == [b"HSET", HISTORY_KEY.encode()]
-        self.fields[words[2]] = words[3]
-        return True
+    def exchange(self, command: tuple[str, ...], **terms: Any) -> Deferred[Any]:
+        assert command[:2] == ("HSET", HISTORY_KEY)
+        _, _, field, value = map(str.encode, command)
+        self.fields[field] = value
+        return fail(LinkLost("nobody waits for the reply"))
 
     @property
     def reply(self) -> list[bytes]:
@@ -34,7 +35,7 @@ class Link:
 
 def written(*events: Event) -> Link:
     link = Link()
-    chronicle = Chronicle({B: link, C: link}.get)  # type: ignore[arg-type]
+    chronicle = Chronicle({B: link, C: link}.get, 1.0)  # type: ignore[arg-type]
     for event in events:
         chronicle.note(event)
     return link

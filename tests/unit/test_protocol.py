@@ -234,6 +234,23 @@ def test_an_exchange_that_takes_too_long_is_given_up_and_its_replies_still_count
     assert link.timers == 0
 
 
+def test_the_link_of_an_exchange_that_takes_too_long_may_be_dropped_with_it() -> None:
+    link = Link().shake()
+    held = link.protocol.exchange(["SET", "a", "1"], timeout=0.5, or_drop=True)
+    behind = link.protocol.exchange(["PING"])
+    link.reactor.advance(0.4)
+    assert not link.dial.aborted
+    link.reactor.advance(0.1)
+    assert str(error_of(held)) == "no answer within 0.50 s"
+    assert isinstance(error_of(behind), LinkLost)
+    assert link.dial.aborted
+    in_time = Link().shake()
+    in_time.protocol.exchange(["SET", "a", "1"], timeout=0.5, or_drop=True)
+    in_time.dial.answer("OK")
+    in_time.reactor.advance(1.0)
+    assert not in_time.dial.aborted
+
+
 def test_an_exchange_over_a_dead_link_fails_at_once() -> None:
     link = Link().shake()
     link.dial.lose()

@@ -62,14 +62,24 @@ class Watched:
         )
         self.node.checks_rights = True
         self.node.start()
-        self.connect()
+        self.control = self.connect()
 
-    def connect(self, info: object = INFO) -> None:
+    def connect(self, info: object = INFO) -> Dial:
+        """Accept all dials; returns the first of them."""
         waiting = [dial for dial in self.reactor.dials if dial.protocol is None and not dial.over]
-        self.control: Dial = waiting[0]
         for dial in waiting:
             dial.accept().answer("OK", info)
             dial.commands()
+        return waiting[0]
+
+    def look(self) -> Dial:
+        """Survey it; returns the link on which it is asked for rights."""
+        self.survey()
+        link = self.reactor.dial
+        link.accept()
+        link.commands()
+        link.answer("OK", INFO)
+        return link
 
     def rights_changed(self, node: Node, missing: Sequence[str]) -> None:
         self.told.append(list(missing))
@@ -80,7 +90,12 @@ class Watched:
     node_changed = node_heard = commands_ready = commands_lost = commands_denied = ignore
 
     def survey(self) -> Deferred[NodeView | None]:
-        return Deferred.fromCoroutine(self.node.survey({}))
+        self._survey = Deferred.fromCoroutine(self.node.survey({}))
+        return self._survey
+
+    def seen(self) -> object:
+        """What the newest survey gave; a Deferred or a Failure when it gave nothing."""
+        return getattr(self._survey, "result", self._survey)
 
     def asked(self) -> list[list[bytes]]:
         return self.control.commands()
@@ -91,32 +106,35 @@ class Watched:
 
 def test_the_rights_are_queued_and_thrown_away() -> None:
     watched = Watched()
-    asked = watched.survey()
-    assert [words[0] for words in watched.asked()] == [b"WATCH", b"UNWATCH", b"MULTI", b"EXEC"]
-    watched.answer("OK", "OK", "OK", [])
-    first, *queued, last = watched.asked()
+    link = watched.look()
+    assert [words[0] for words in link.commands()] == [b"WATCH", b"UNWATCH", b"MULTI", b"EXEC"]
+    link.answer("OK", "OK", "OK", [])
+    first, *queued, last = link.commands()
     assert (first, last) == ([b"MULTI"], [b"DISCARD"])
     assert len(queued) == len(PROBES) + 1
-    watched.answer("OK", *["QUEUED"] * len(queued), "OK")
+    assert watched.asked() == []  # whoever has the control link to himself keeps it so
+    link.answer("OK", *["QUEUED"] * len(queued), "OK")
+    assert link.aborted
     watched.asked()
     watched.answer(*REPLIES)
-    assert isinstance(asked.result, NodeView)
+    assert isinstance(watched.seen(), NodeView)
     assert watched.node.may_elect
     assert watched.told == []
     watched.survey()
     assert watched.asked()[0][0] == b"INFO"  # not again
+    assert watched.reactor.dial is link
 
 
 def test_nothing_is_queued_where_transactions_are_denied() -> None:
     watched = Watched()
-    watched.survey()
-    watched.asked()
-    watched.answer("OK", "OK", NOPERM, ResponseError("ERR EXEC without MULTI"))
-    asked = watched.asked()
+    link = watched.look()
+    link.commands()
+    link.answer("OK", "OK", NOPERM, ResponseError("ERR EXEC without MULTI"))
+    asked = link.commands()
     assert len(asked) == len(PROBES)
     assert [b"PUBLISH"] not in [words[:1] for words in asked]
     assert [b"SLAVEOF", b"nobody", b"no port"] in asked
-    watched.answer(*[NOPERM] * len(asked))
+    link.answer(*[NOPERM] * len(asked))
     assert not watched.node.may_lock
     assert "MULTI" in watched.told[0]
     assert watched.node.picture(None).missing_rights == tuple(watched.told[0])
@@ -124,30 +142,79 @@ def test_nothing_is_queued_where_transactions_are_denied() -> None:
 
 def test_a_transaction_that_cannot_be_ended_ends_with_its_link() -> None:
     watched = Watched()
-    asked = watched.survey()
-    watched.asked()
-    watched.answer("OK", "OK", "OK", [])
-    queued = watched.asked()[1:-1]
-    watched.answer("OK", *["QUEUED"] * len(queued), NOPERM)
-    assert watched.control.aborted
-    assert asked.result is None
-    assert watched.node.missing_rights == ("DISCARD",)
+    link = watched.look()
+    link.answer("OK", "OK", "OK", NOPERM)
+    link.answer(ResponseError("ERR MULTI calls can not be nested"))
+    link.answer(*["QUEUED"] * len([*PROBES, PUBLISHING]), NOPERM)
+    assert link.aborted
+    watched.answer(*REPLIES)
+    assert isinstance(watched.seen(), NodeView)
+    assert watched.node.missing_rights == ("EXEC", "DISCARD")
 
 
 def test_only_what_is_newly_missing_is_told() -> None:
     watched = Watched()
     watched.node.deny("SUBSCRIBE haredis:gossip:master", True)
     watched.node.deny("SUBSCRIBE haredis:gossip:master", True)
-    watched.survey()
-    watched.answer("OK", "OK", "OK", [])
+    link = watched.look()
+    link.answer("OK", "OK", "OK", [])
     replies: list[object] = [NOPERM if probe[0] == "SLAVEOF" else "QUEUED" for probe in PROBES]
-    watched.answer("OK", *replies, "QUEUED", "OK")
+    link.answer("OK", *replies, "QUEUED", "OK")
     assert watched.told == [["SUBSCRIBE haredis:gossip:master"], ["SLAVEOF"]]
     assert watched.node.may_lock
     assert not watched.node.may_elect
     watched.node.deny("SUBSCRIBE haredis:gossip:master", False)
     assert watched.told[2:] == [[]]
     assert watched.node.missing_rights == ("SLAVEOF",)
+
+
+def test_a_server_that_answers_no_look_at_rights_is_up_all_the_same() -> None:
+    watched = Watched()
+    watched.node.deny("SLAVEOF", True)
+    link = watched.look()
+    link.answer("OK", "OK", "OK", [])
+    watched.reactor.advance(0.5)
+    assert link.aborted
+    watched.answer(*REPLIES)
+    assert isinstance(watched.seen(), NodeView)
+    assert watched.node.missing_rights == ("SLAVEOF",)  # as before
+    watched.survey()
+    assert watched.reactor.dial is link  # not at once again
+    watched.reactor.advance(10.0)
+    assert watched.look() is not link
+
+
+def test_who_knows_the_rights_does_not_wait_for_another_look() -> None:
+    watched = Watched()
+    link = watched.look()
+    link.answer("OK", "OK", "OK", [])
+    link.answer("OK", *["QUEUED"] * len([*PROBES, PUBLISHING]), "OK")
+    watched.answer(*REPLIES)
+    watched.control.lose()
+    watched.reactor.advance(1.0)
+    watched.control = watched.connect()
+    watched.survey()
+    assert watched.reactor.dial not in (link, watched.control)  # others may know us now
+    watched.asked()
+    watched.answer(*REPLIES)
+    assert isinstance(watched.seen(), NodeView)
+    watched.node.recheck_rights()
+    watched.look().answer("OK", "OK", "OK", [])
+    assert watched.asked() == []  # one was denied: it waits
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_look_at_rights_does_not_outlive_the_node(accepted: bool) -> None:
+    watched = Watched()
+    watched.survey()
+    link = watched.reactor.dial
+    if accepted:
+        link.accept().answer("OK", INFO)
+    closed = watched.node.close()
+    watched.reactor.advance(0.0)
+    assert link.over
+    assert closed.called
+    assert watched.reactor.getDelayedCalls() == []
 
 
 def test_without_info_hello_tells_the_role() -> None:
@@ -178,7 +245,7 @@ def test_a_link_is_up_without_the_right_to_info() -> None:
     watched = Watched()
     watched.control.lose()
     watched.reactor.advance(1.0)
-    watched.connect(NOPERM)
+    watched.control = watched.connect(NOPERM)
     assert watched.node.status is Status.UP
     assert watched.node.run_id == ""
     assert watched.node.serves("")

@@ -69,13 +69,20 @@ class Continuity:
 
     # Markers.
 
-    def send(self, link: NodeProtocol, incarnation: str) -> int:
-        """Publish a marker over the master's control link; returns its number."""
+    def send(self, link: NodeProtocol, incarnation: str, timeout: float) -> int:
+        """Publish a marker over the master's control link; returns its number.
+
+        The link is dropped when there is no answer within `timeout` seconds.
+        """
         self._number += 1
         number, sent = self._number, self._clock.seconds()
         self._sent[number] = sent
         told = link.exchange(
-            ["PUBLISH", self.marker, str(number)], ["INFO", "stats"], ["INFO", "replication"]
+            ["PUBLISH", self.marker, str(number)],
+            ["INFO", "stats"],
+            ["INFO", "replication"],
+            timeout=timeout,
+            or_drop=True,
         )
         told.addCallback(self._published, number, sent, incarnation)
         told.addErrback(self._unknown, number)

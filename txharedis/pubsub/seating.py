@@ -352,7 +352,8 @@ class Seating:
         link = self._link_of(master) if master is not None and self._in_use() else None
         if link is None or seat is None or not seat.hears_markers:
             return None
-        return self._continuity.send(link, self._incarnation)
+        # Soon enough for the heartbeat: half of down_after may pass between two.
+        return self._continuity.send(link, self._incarnation, self._options.down_after / 3)
 
     def _resynced(self, before: Standpoint) -> None:
         """Some replica had a full resync: was it ours?"""

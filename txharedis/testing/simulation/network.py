@@ -360,6 +360,8 @@ class Network:
     def dial(self, source: Endpoint, host: str, port: int, dialler: Dialler) -> Dial:
         """Connect: `dialler.connected(end)` or `dialler.refused()` is called, or it hangs."""
         dial = Dial(source, self._hosts.get((host, port)), dialler)
+        # What a process does in the very call in which it is killed comes to nothing.
+        dial.cancelled = not source.alive
         self.world.at(self._delay(source, dial.target), self._knock, dial)
         return dial
 

@@ -1,0 +1,35 @@
+"""A master that holds writes back for longer than a hung one is waited for: it is not dead."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+
+from tests.groups import answer, until_settled
+from tests.servers.conftest import Watch
+from txharedis.events import NodeChanged
+from txharedis.testing.servers import LocalServer
+from txharedis.topology import Status
+
+#: What makes the client write over its control link, to look at its rights, to lock, to mark.
+MEANWHILE = ["nothing", "new links", "a replica is empty", "a subscription"]
+
+
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+@pytest_twisted.ensureDeferred
+async def test_it_stays_master(group: list[LocalServer], watch: Watch, meanwhile: str) -> None:
+    master, replica, _ = group
+    watched = watch(group, down_after=1.0, heartbeat=0.3, survey_interval=0.5)
+    await answer(watched.client.set("k", "before"))
+    await master.call("CLIENT", "PAUSE", 3000, "WRITE")
+    if meanwhile == "new links":
+        await master.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    elif meanwhile == "a replica is empty":
+        await replica.restart(empty=True)
+    elif meanwhile == "a subscription":
+        await answer(watched.client.subscribe("c", lambda message: None))
+    assert await answer(watched.client.get("k")) == "before"
+    await answer(watched.client.set("k", "after"))
+    assert await until_settled(group) is master
+    assert watched.masters == [str(master.address)]
+    assert Status.SILENT not in [event.status for event in watched.seen(NodeChanged)]
