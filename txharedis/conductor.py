@@ -246,7 +246,7 @@ class Conductor:
         )
 
     async def _look_again(self) -> Survey:
-        return await self.look(lock_is_ours=True)
+        return await self.look(lock_is_ours=True, rights=False)  # the lock does not live for long
 
     async def _act(self, survey: Survey) -> float:
         """Do what was decided; returns the seconds until the next look."""

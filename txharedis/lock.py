@@ -105,14 +105,17 @@ class NodeLock:
         """Run commands with the settings that they need.
 
         All of it is one write: the server reads it at once, so nobody ever sees the settings
-        changed, even if this process dies right after. Returns the first error in setting them,
-        and the replies to the commands.
+        changed, even if this process dies right after. Only one that holds writes back stops in
+        the middle; then whoever has the next link puts the settings back. Returns the first error
+        in setting them, and the replies to the commands.
         """
         before = [_set(name, value) for name, (value, _) in self._needed.items()]
         after = [_set(name, value) for name, (_, value) in self._needed.items()]
+        self._control.owed += after
         replies = await self._control.exchange(
             *before, *commands, *after, timeout=self._patience, or_drop=True
         )
+        self._control.paid(after)
         errors = [reply for reply in replies[: len(before)] if isinstance(reply, Exception)]
         end = len(replies) - len(after)
         return (errors[0] if errors else None), replies[len(before) : end]

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from txharedis.errors import HARedisError, LinkLost, ResponseError
 from txharedis.factory import NodeFactory, OneLink
-from txharedis.interfaces import NOBODY, Reactor, Timer, Waiter
+from txharedis.interfaces import NOBODY, Args, Reactor, Timer, Waiter
 from txharedis.journal import LOAD_JOURNAL
 from txharedis.options import Options
 from txharedis.pace import STEPS, in_step
@@ -159,6 +159,7 @@ class Node:
             self._build_command, self._command_gone, goes_by=lambda: self.status is Status.UP
         )
         self.control: NodeProtocol | None = None
+        self._owed: list[Args] = []  # by control links that are gone
         self._command: NodeProtocol | None = None
         self._command_run_id = ""
         self.commands_denied = ""  # what it said when it last denied the command link
@@ -392,7 +393,11 @@ class Node:
         self._control_factory.link_ready()
         self.control = link
         self._peer_host = str(getattr(link.transport.getPeer(), "host", self.address.host))
-        self.identity = _identity(replies)
+        before, self.identity = self.run_id, _identity(replies)
+        owed, self._owed = self._owed, []
+        if owed and self.run_id == before:
+            link.owed += owed
+            link.exchange(*owed).addCallbacks(lambda _: link.paid(owed), lambda _: None)
         self._ready_at = self._reactor.seconds()
         self._ping_out = False
         self._no_info_until = -math.inf
@@ -403,6 +408,7 @@ class Node:
     def _control_gone(self, reason: Failure, was_ready: bool) -> None:
         denied, self._was_denied = self._was_denied, False
         if self.control is not None:
+            self._owed += self.control.owed
             self._heard = max(self._heard, self.control.last_heard)
             self.control = None
         if was_ready:
@@ -543,7 +549,7 @@ class Node:
         if rights and self.checks_rights and due:
             looking = Deferred.fromCoroutine(self.look_at_rights())
             if not self._rights_known:
-                await looking
+                await self._at_most(timeout, looking)
         if now >= self._no_info_until and not identity.run_id:
             identity = await self._identify(control)  # it may be allowed by now
         if now < self._no_info_until or not identity.run_id:
@@ -590,6 +596,20 @@ class Node:
             resolve=resolve,
         )
         return self.view
+
+    async def _at_most(self, seconds: float, event: Deferred[None]) -> None:
+        """Wait for it, and no longer than so; it goes on."""
+        enough: Deferred[None] = Deferred()
+        late = self._reactor.callLater(seconds, enough.callback, None)
+
+        def ended(result: Result) -> Result:
+            if late.active():
+                late.cancel()
+                enough.callback(None)
+            return result
+
+        event.addBoth(ended)
+        await enough
 
     async def _survey_blindly(self, control: NodeProtocol) -> NodeView | None:
         """As `survey`, by a user without the right to INFO: HELLO or ROLE tell the role.
@@ -644,19 +664,22 @@ class Node:
         if self.control is None or self.status is not Status.UP:
             return
         self._rights_of = self.control
-        self._rights_due = self._reactor.seconds() + _LACKING_AGE
+        began = self._reactor.seconds()
+        due = self._rights_due = began + _LACKING_AGE
         try:
-            link = await self.dial(self._options.haredis_db_num, self.run_id, lambda: None)
+            link = await self.dial(self._options.haredis_db_num, "", lambda: None)
             asked = Deferred.fromCoroutine(self._lacking(link))
             asked.addBoth(_drop, link)
             missing = await asked
         except (HARedisError, ResponseError):
             return
+        if self._rights_due != due:
+            return  # somebody has to look again, or has begun to
         self._rights_known = True
         if "INFO" not in missing:
             self._no_info_until = -math.inf
         if not missing:
-            self._rights_due += _RIGHTS_AGE - _LACKING_AGE
+            self._rights_due = began + _RIGHTS_AGE
         self._set_missing(missing, [name for name in self.missing_rights if name == SUBSCRIBING])
 
     async def _lacking(self, link: NodeProtocol) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ class NodeProtocol(HiredisProtocol):
         self._reading = False
         self._after_read: list[Callable[[], object]] = []
         self.db = 0  # the selected database, for those who care
+        self.owed: list[Args] = []  # what puts settings back, as long as it is not answered
         self._when_unasked: Callable[[object], None] | None = None
         self._ended: Deferred[None] | None = None  # for who listens
         # Being connected is no word from the server: the kernel accepts for one that hangs.
@@ -141,7 +142,13 @@ class NodeProtocol(HiredisProtocol):
             waiter.lost()
         return waiter.deferred
 
+    def paid(self, commands: Sequence[Args]) -> None:
+        """These are owed no longer."""
+        for command in commands:
+            self.owed.remove(command)
+
     def _give_up(self, waiter: _Exchange, seconds: float, drop: bool) -> None:
+        self._dead = self._dead or drop  # who hears of it writes nothing more here
         waiter.give_up(seconds)
         if drop:
             self.abort()

@@ -569,6 +569,32 @@ def test_close_drops_everything_for_good() -> None:
     assert watched.waiting == []
 
 
+def redial_control(watched: Watched, info: bytes = INFO) -> list[list[bytes]]:
+    """Lose the control link; returns what is said on the next one."""
+    watched.control.lose()
+    watched.reactor.advance(1.0)
+    [watched.control] = watched.waiting
+    watched.control.accept().answer("OK", info)
+    return watched.control.commands()[2:]
+
+
+def test_a_new_control_link_says_what_the_lost_one_still_had_to_say() -> None:
+    watched = Watched().connect()
+    assert watched.node.control is not None
+    watched.node.control.owed += [["CONFIG", "SET", "replica-read-only", "yes"]]
+    for _ in range(2):  # as long as it is not answered
+        assert redial_control(watched) == [[b"CONFIG", b"SET", b"replica-read-only", b"yes"]]
+    watched.control.answer("OK")
+    assert watched.node.control.owed == []
+
+
+def test_a_new_incarnation_is_owed_nothing() -> None:
+    watched = Watched().connect()
+    assert watched.node.control is not None
+    watched.node.control.owed += [["CONFIG", "SET", "replica-read-only", "yes"]]
+    assert redial_control(watched, INFO.replace(b"r1", b"r2")) == []
+
+
 # The survey
 
 REPLIES: list[object] = [

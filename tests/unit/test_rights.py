@@ -184,6 +184,17 @@ def test_a_server_that_answers_no_look_at_rights_is_up_all_the_same() -> None:
     assert watched.look() is not link
 
 
+def test_a_survey_does_not_wait_for_a_look_for_longer_than_for_itself() -> None:
+    watched = Watched()
+    watched.survey()  # and nobody accepts the link
+    watched.reactor.advance(0.4)
+    assert watched.asked() == []
+    watched.reactor.advance(0.1)
+    assert watched.asked()[0] == [b"INFO", b"replication"]
+    watched.answer(*REPLIES)
+    assert isinstance(watched.seen(), NodeView)
+
+
 def test_who_knows_the_rights_does_not_wait_for_another_look() -> None:
     watched = Watched()
     link = watched.look()
@@ -201,6 +212,28 @@ def test_who_knows_the_rights_does_not_wait_for_another_look() -> None:
     watched.node.recheck_rights()
     watched.look().answer("OK", "OK", "OK", [])
     assert watched.asked() == []  # one was denied: it waits
+
+
+def test_a_denial_during_a_look_asks_for_another_one() -> None:
+    watched = Watched()
+    link = watched.look()
+    link.answer("OK", "OK", "OK", [])
+    watched.node.recheck_rights()
+    link.answer("OK", *["QUEUED"] * len([*PROBES, PUBLISHING]), "OK")
+    watched.asked()
+    assert watched.look() is not link
+    assert watched.asked() == []  # it is waited for
+
+
+def test_the_right_to_info_can_be_taken_away() -> None:
+    watched = Watched()
+    watched.survey()
+    link = watched.reactor.dial
+    link.accept().answer("OK", NOPERM)
+    link.answer("OK", "OK", "OK", [])
+    replies = [NOPERM if probe[0] == "INFO" else "QUEUED" for probe in PROBES]
+    link.answer("OK", *replies, "QUEUED", "OK")
+    assert watched.node.missing_rights == ("INFO",)
 
 
 @pytest.mark.parametrize("accepted", [True, False])

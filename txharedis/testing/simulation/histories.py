@@ -57,7 +57,7 @@ class History:
         self.problems: list[str] = []
         self._tracing = tracing
         self._over = False
-        self._refused = False  # some client would not let data go
+        self._refused: set[str] = set()  # the servers whose data some client would not let go
 
     def run(self) -> History:
         """Let it happen."""
@@ -141,7 +141,8 @@ class History:
 
         def stepped(event: Event) -> None:
             world.note(f"{name}: {event}")
-            self._refused = self._refused or isinstance(event, Refused)
+            if isinstance(event, Refused):
+                self._refused |= set(map(str, event.nodes))
             self.nemesis.stepped(process, event)
 
         terms = [("exactly-once", self.acks)] * 4 + [
@@ -259,7 +260,16 @@ class History:
         Whose may go, nobody but the operator can say (`adopt`): docs/guarantees.md.
         """
         emptied = any("(empty)" in fault for fault in self.nemesis.done)
-        return self.mode == "many" and self._refused and emptied
+        masters = {server.name for server in self.servers if server.following is None}
+        return (
+            self.mode == "many"
+            and emptied
+            and all(
+                client.service.phase is Phase.REFUSING
+                or masters - self._refused <= {client.service.master}
+                for client in self.living
+            )
+        )
 
     def _unsettled(self) -> str:
         """Why it is not true that there is one master and everybody agrees; "" when it is."""
