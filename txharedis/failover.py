@@ -217,13 +217,19 @@ class FailoverService(Service):
         """
         return ask(self._group, commands, self.options.survey_timeout)
 
-    def look_at_rights(self) -> Deferred[Any]:
+    def look_at_rights(self) -> Deferred[frozenset[Address]]:
         """Find on each node that is up which rights to elect are missing: `topology` tells.
 
+        Fires with those of them that did not answer, as while writes are held back there.
         Nothing is changed; what is missing shows in the servers' ACL LOG.
         """
-        looks = [Deferred.fromCoroutine(node.look_at_rights()) for node in self._group]
-        return gatherResults(looks)
+
+        async def look() -> frozenset[Address]:
+            looks = {n.address: Deferred.fromCoroutine(n.look_at_rights()) for n in self._group}
+            answered = await gatherResults(looks.values())
+            return frozenset(node for node, known in zip(looks, answered, strict=True) if not known)
+
+        return Deferred.fromCoroutine(look())
 
     def history(self) -> Deferred[tuple[FailoverRecord, ...]]:
         """See HAClient.history."""

@@ -597,7 +597,7 @@ class Node:
         )
         return self.view
 
-    async def _at_most(self, seconds: float, event: Deferred[None]) -> None:
+    async def _at_most(self, seconds: float, event: Deferred[Any]) -> None:
         """Wait for it, and no longer than so; it goes on."""
         enough: Deferred[None] = Deferred()
         late = self._reactor.callLater(seconds, enough.callback, None)
@@ -654,15 +654,16 @@ class Node:
         self._rights_due = 0.0
         self._rights_known = False
 
-    async def look_at_rights(self) -> None:
+    async def look_at_rights(self) -> bool:
         """Find which of the rights to elect are missing, now; `missing_rights` tells.
 
+        Returns False when a node that is up did not answer.
         On a link of its own: a server that holds writes back (CLIENT PAUSE, its own FAILOVER)
         answers nothing more on the link on which one is queued. Then, and when the link is lost,
         what was known stays, and it is looked at again after a while.
         """
         if self.control is None or self.status is not Status.UP:
-            return
+            return True
         self._rights_of = self.control
         began = self._reactor.seconds()
         due = self._rights_due = began + _LACKING_AGE
@@ -672,15 +673,16 @@ class Node:
             asked.addBoth(_drop, link)
             missing = await asked
         except (HARedisError, ResponseError):
-            return
+            return False
         if self._rights_due != due:
-            return  # somebody has to look again, or has begun to
+            return True  # somebody has to look again, or has begun to
         self._rights_known = True
         if "INFO" not in missing:
             self._no_info_until = -math.inf
         if not missing:
             self._rights_due = began + _RIGHTS_AGE
         self._set_missing(missing, [name for name in self.missing_rights if name == SUBSCRIBING])
+        return True
 
     async def _lacking(self, link: NodeProtocol) -> tuple[str, ...]:
         """Ask for the rights without using any."""

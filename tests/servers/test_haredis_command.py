@@ -338,6 +338,13 @@ async def test_check_names_the_rights_that_are_missing(
     out, err, status = await haredis(*words, HAREDIS_PASSWORD=PASSWORD)
     assert status == 1
     assert re.search(rf"^problem +rights +user '{USER}' may not SLAVEOF, CONFIG SET: ", out, re.M)
+    # Held back, a write that is queued is not answered.
+    await group[1].call("CLIENT", "PAUSE", 60_000, "WRITE")
+    out, err, status = await haredis(*words, HAREDIS_PASSWORD=PASSWORD)
+    assert re.search(
+        rf"^warning +rights +{group[1].address}: what user .* is not answered", out, re.M
+    )
+    await group[1].call("CLIENT", "UNPAUSE")
     # A follower sees little, and nothing breaks.
     await set_user(group, *documented("follower"))
     for command in ("status", "check", "history", "failover", "switchover"):

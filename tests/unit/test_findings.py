@@ -177,7 +177,9 @@ def test_rights_are_named() -> None:
                 "b:1": ("SLAVEOF", "PUBSUB NUMSUB"),
                 "c:1": ("MULTI",),
                 "d:1": ("PUBSUB NUMSUB",),
+                "e:1": (),
             },
+            {"e:1"},
         )
     )
     assert [(finding.level, finding.nodes[0]) for finding in found] == [
@@ -187,6 +189,7 @@ def test_rights_are_named() -> None:
         (PROBLEM, "c:1"),
         (OK, "d:1"),
         (WARNING, "d:1"),
+        (WARNING, "e:1"),
     ]
     assert "user 'app' may not SLAVEOF: it follows only" in found[1].text
     assert "it hears of failovers later" in found[2].text

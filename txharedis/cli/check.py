@@ -119,13 +119,14 @@ async def _look(
 
 
 async def _rights(group: Group, settings: Settings) -> Iterator[Finding]:
-    await group.service.look_at_rights()
+    silent = await group.service.look_at_rights()
     missing = {
         str(node.address): node.missing_rights
         for node in group.service.topology.nodes
         if node.status is Status.UP or node.missing_rights
     }
-    return findings.rights(settings.options.get("username") or "default", missing)
+    user = settings.options.get("username") or "default"
+    return findings.rights(user, missing, set(map(str, silent)))
 
 
 async def _settings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,12 +92,17 @@ def quorum(count: int, up: int, twins: Sequence[tuple[str, str]]) -> Iterator[Fi
         yield Finding(Level.OK, "quorum", text)
 
 
-def rights(user: str, missing: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """What `user` may not do on each node that could be asked."""
+def rights(
+    user: str, missing: Mapping[str, Sequence[str]], silent: Collection[str]
+) -> Iterator[Finding]:
+    """What `user` may not do on each node that could be asked; the `silent` did not answer."""
     advice = "(docs/operations.md, Rights)"
     for node, names in missing.items():
         for_failover = [name for name in names if name not in HEARING]
-        if not for_failover:
+        if node in silent:
+            text = f"what user {user!r} may do is not answered: are writes held back?"
+            yield Finding(Level.WARNING, "rights", text, (node,))
+        elif not for_failover:
             text = f"user {user!r} has all that a failover takes"
             yield Finding(Level.OK, "rights", text, (node,))
         else:
