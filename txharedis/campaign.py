@@ -126,6 +126,7 @@ class Campaign:
             [(v, survey.controls[v.address]) for v in views if v.address in survey.controls],
             quorum=majority(survey.nodes),
             life=self._options.lock_time,
+            patience=self._options.down_after / 3,
         )
         epoch = max([survey.memory.epoch, *(max(view.epoch, view.vote) for view in views)]) + 1
         for _ in range(3):
@@ -337,7 +338,8 @@ class Campaign:
 
     async def _tell_everyone(self, lock: QuorumLock, survey: Survey, master: NodeView) -> None:
         self._log.step("publishing gossip:master {node}", node=master.address)
-        gossip, timeout = announcement(master.address), self._options.survey_timeout
+        gossip = announcement(master.address)
+        timeout = min(self._options.survey_timeout, self._options.down_after / 3)
         told = [
             control.exchange(gossip, timeout=timeout, or_drop=True)
             for control in survey.controls.values()

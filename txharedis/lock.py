@@ -9,6 +9,7 @@ past its lock's life therefore changes nothing when it wakes.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
@@ -46,13 +47,22 @@ _RELEASE = b"if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('de
 class NodeLock:
     """The lock on one node, over its control link, for `life` seconds.
 
+    It waits `patience` seconds at most for an answer, and for a quarter of `life`.
     `refusal` says why the node did not grant it, "" when it did; `highest` is the epoch, granted or
     seen before, for which it refused, 0 when that was not the reason.
     """
 
-    def __init__(self, control: NodeProtocol, view: NodeView, token: str, life: float) -> None:
+    def __init__(
+        self,
+        control: NodeProtocol,
+        view: NodeView,
+        token: str,
+        life: float,
+        patience: float = math.inf,
+    ) -> None:
         self._life = life
-        self._patience = life / 4  # one silent node must not use up the life of the lock
+        # One silent node must not use up the life of the lock.
+        self._patience = min(life / 4, patience)
         self.view = view
         self.held = False
         self.taken_by_other = False
@@ -106,16 +116,19 @@ class NodeLock:
 
         All of it is one write: the server reads it at once, so nobody ever sees the settings
         changed, even if this process dies right after. Only one that holds writes back stops in
-        the middle; then whoever has the next link puts the settings back. Returns the first error
-        in setting them, and the replies to the commands.
+        the middle: then this client puts them back over its next link; if it dies first, the
+        others put `replica-read-only` back. Returns the first error in setting them, and the
+        replies to the commands.
         """
         before = [_set(name, value) for name, (value, _) in self._needed.items()]
         after = [_set(name, value) for name, (_, value) in self._needed.items()]
-        self._control.owed += after
-        replies = await self._control.exchange(
+        asked = self._control.exchange(
             *before, *commands, *after, timeout=self._patience, or_drop=True
         )
-        self._control.paid(after)
+        owed = [] if asked.called else after  # over a link that was gone nothing was written
+        self._control.owed += owed
+        replies = await asked
+        self._control.paid(owed)
         errors = [reply for reply in replies[: len(before)] if isinstance(reply, Exception)]
         end = len(replies) - len(after)
         return (errors[0] if errors else None), replies[len(before) : end]
@@ -218,7 +231,10 @@ def _set(name: str, value: str) -> Args:
 
 
 class QuorumLock:
-    """The lock on a quorum of nodes, for `life` seconds of our own clock from `acquire` on."""
+    """The lock on a quorum of nodes, for `life` seconds of our own clock from `acquire` on.
+
+    A node is waited for as long as NodeLock says.
+    """
 
     def __init__(
         self,
@@ -227,6 +243,7 @@ class QuorumLock:
         *,
         quorum: int,
         life: float,
+        patience: float = math.inf,
     ) -> None:
         self.token = secrets.token_hex(8)
         self._clock = clock
@@ -235,7 +252,7 @@ class QuorumLock:
         self._deadline = 0.0
         self.epoch = 0
         self._locks = {
-            view.address: NodeLock(control, view, self.token, life)
+            view.address: NodeLock(control, view, self.token, life, patience)
             for view, control in sorted(nodes, key=lambda node: node[0].address)
         }
 

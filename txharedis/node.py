@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.error import (
     ConnectionAborted,
     ConnectionDone,
@@ -168,6 +168,7 @@ class Node:
         self.missing_rights: tuple[str, ...] = ()
         self._rights_due = 0.0
         self._rights_known = False  # those that are missing, as far as nobody has changed them
+        self._rights_late = False  # the newest look was not answered
         self._rights_of: NodeProtocol | None = None  # the control link when they were looked at
         self._no_info_until = -math.inf
         self._peer_host = address.host
@@ -345,7 +346,11 @@ class Node:
             gone()
             all_gone.callback(None)
 
-        dialled: Deferred[NodeProtocol] = Deferred(lambda _: one.abort())
+        def give_up(dialled: Deferred[NodeProtocol]) -> None:
+            dialled.errback(CancelledError())
+            one.abort()
+
+        dialled: Deferred[NodeProtocol] = Deferred(give_up)
         one = OneLink(lambda: self._protocol(db, ready, refused), ended)
         self._one_links[one] = Deferred()
         one.dial(self._reactor, self.address, self._options)
@@ -395,7 +400,7 @@ class Node:
         self._peer_host = str(getattr(link.transport.getPeer(), "host", self.address.host))
         before, self.identity = self.run_id, _identity(replies)
         owed, self._owed = self._owed, []
-        if owed and self.run_id == before:
+        if owed and (self.run_id == before or not (before and self.run_id)):
             link.owed += owed
             link.exchange(*owed).addCallbacks(lambda _: link.paid(owed), lambda _: None)
         self._ready_at = self._reactor.seconds()
@@ -545,7 +550,8 @@ class Node:
             return None
         timeout = self._options.survey_timeout
         now = self._reactor.seconds()
-        due = self._rights_of is not control or now >= self._rights_due
+        is_new = self._rights_of is not control and not self._rights_late
+        due = is_new or now >= self._rights_due
         if rights and self.checks_rights and due:
             looking = Deferred.fromCoroutine(self.look_at_rights())
             if not self._rights_known:
@@ -665,6 +671,7 @@ class Node:
         if self.control is None or self.status is not Status.UP:
             return True
         self._rights_of = self.control
+        self._rights_late = True
         began = self._reactor.seconds()
         due = self._rights_due = began + _LACKING_AGE
         try:
@@ -674,8 +681,9 @@ class Node:
             missing = await asked
         except (HARedisError, ResponseError):
             return False
+        self._rights_late = False
         if self._rights_due != due:
-            return True  # somebody has to look again, or has begun to
+            return self._rights_known  # somebody has to look again, or has begun to
         self._rights_known = True
         if "INFO" not in missing:
             self._no_info_until = -math.inf

@@ -20,7 +20,7 @@ MEANWHILE = ["nothing", "new links", "a replica is empty", "a subscription"]
 @pytest_twisted.ensureDeferred
 async def test_it_stays_master(group: list[LocalServer], watch: Watch, meanwhile: str) -> None:
     master, replica, _ = group
-    watched = watch(group, down_after=1.0, heartbeat=0.3, survey_interval=0.5)
+    watched = watch(group, down_after=1.0, heartbeat=0.3, survey_interval=0.5, lock_time=5.0)
     await answer(watched.client.set("k", "before"))
     await master.call("CLIENT", "PAUSE", 3000, "WRITE")
     if meanwhile == "new links":

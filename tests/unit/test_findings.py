@@ -178,8 +178,9 @@ def test_rights_are_named() -> None:
                 "c:1": ("MULTI",),
                 "d:1": ("PUBSUB NUMSUB",),
                 "e:1": (),
+                "f:1": ("SLAVEOF",),  # as when it was last seen
             },
-            {"e:1"},
+            {"e:1", "f:1"},
         )
     )
     assert [(finding.level, finding.nodes[0]) for finding in found] == [
@@ -190,7 +191,10 @@ def test_rights_are_named() -> None:
         (OK, "d:1"),
         (WARNING, "d:1"),
         (WARNING, "e:1"),
+        (WARNING, "f:1"),
+        (PROBLEM, "f:1"),
     ]
+    assert "is not answered" in found[6].text
     assert "user 'app' may not SLAVEOF: it follows only" in found[1].text
     assert "it hears of failovers later" in found[2].text
     assert "may not MULTI: it cannot even vote" in found[3].text

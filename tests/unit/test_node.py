@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectionDone,
     ConnectionLost,
@@ -732,12 +732,14 @@ def test_a_link_of_ones_own_that_nobody_wants_any_more(accepted: bool) -> None:
     watched = Watched().connect()
     gone: list[str] = []
     link = watched.node.dial(7, "r1", lambda: gone.append("gone"))
-    link.addErrback(lambda _: None)
+    why: list[Any] = []
+    link.addErrback(lambda failure: why.append(failure.value))
     [dial] = watched.waiting
     if accepted:
         dial.accept()
     link.cancel()
     watched.reactor.advance(0)
+    assert isinstance(why[0], CancelledError)
     assert dial.over
     assert gone == ["gone"]
 

@@ -105,7 +105,7 @@ def rights(
         elif not for_failover:
             text = f"user {user!r} has all that a failover takes"
             yield Finding(Level.OK, "rights", text, (node,))
-        else:
+        if for_failover:
             what = "it follows only" if set(names) <= ACTING else "it cannot even vote there"
             text = f"user {user!r} may not {', '.join(for_failover)}: {what} {advice}"
             yield Finding(Level.PROBLEM, "rights", text, (node,))
