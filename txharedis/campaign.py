@@ -126,7 +126,7 @@ class Campaign:
             [(v, survey.controls[v.address]) for v in views if v.address in survey.controls],
             quorum=majority(survey.nodes),
             life=self._options.lock_time,
-            patience=self._options.down_after / 3,
+            patience=self._options.patience,
         )
         epoch = max([survey.memory.epoch, *(max(view.epoch, view.vote) for view in views)]) + 1
         for _ in range(3):
@@ -339,7 +339,7 @@ class Campaign:
     async def _tell_everyone(self, lock: QuorumLock, survey: Survey, master: NodeView) -> None:
         self._log.step("publishing gossip:master {node}", node=master.address)
         gossip = announcement(master.address)
-        timeout = min(self._options.survey_timeout, self._options.down_after / 3)
+        timeout = min(self._options.survey_timeout, self._options.patience)
         told = [
             control.exchange(gossip, timeout=timeout, or_drop=True)
             for control in survey.controls.values()

@@ -79,7 +79,7 @@ class FailoverService(Service):
         self._traffic = self._conductor.traffic
         self._dispatch = self._conductor.dispatch
         self.subscriptions = self._conductor.subscriptions
-        chronicle = Chronicle(lambda node: self._group[node].control, self.options.down_after / 3)
+        chronicle = Chronicle(lambda node: self._group[node].control, self.options.patience)
         self._observers.listen(chronicle.note)
         if self.options.on_event is not None:
             self._observers.listen(self.options.on_event)

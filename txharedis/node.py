@@ -664,9 +664,10 @@ class Node:
         """Find which of the rights to elect are missing, now; `missing_rights` tells.
 
         Returns False when a node that is up did not answer.
-        On a link of its own: a server that holds writes back (CLIENT PAUSE, its own FAILOVER)
-        answers nothing more on the link on which one is queued. Then, and when the link is lost,
-        what was known stays, and it is looked at again after a while.
+
+        It is asked on a link of its own: a server that holds writes back (CLIENT PAUSE, its own
+        FAILOVER) answers nothing more on the link on which one is queued. Then, and when the link
+        is lost, what was known stays, and it is looked at again after a while.
         """
         if self.control is None or self.status is not Status.UP:
             return True

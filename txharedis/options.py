@@ -329,6 +329,15 @@ class Options(Value):
         """
         return self.down_after - 1.25 * self.heartbeat
 
+    @property
+    def patience(self) -> float:
+        """Seconds for which the answer to a write over the control link is waited for.
+
+        A third of `down_after`: a heartbeat, up to half of it, may have passed before, and the link
+        has to be another one before its silence counts.
+        """
+        return self.down_after / 3
+
 
 def _check(name: str, value: object, default: object, rule: Mapping[str, Any]) -> None:
     if value is None and (default is None or name == "charset"):

@@ -35,7 +35,8 @@ class Link:
 
 def written(*events: Event) -> Link:
     link = Link()
-    chronicle = Chronicle({B: link, C: link}.get, 1.0)  # type: ignore[arg-type]
+    links: dict[Address, Any] = {B: link, C: link}
+    chronicle = Chronicle(links.get, 1.0)
     for event in events:
         chronicle.note(event)
     return link

@@ -352,8 +352,7 @@ class Seating:
         link = self._link_of(master) if master is not None and self._in_use() else None
         if link is None or seat is None or not seat.hears_markers:
             return None
-        # Soon enough for the heartbeat: half of down_after may pass between two.
-        return self._continuity.send(link, self._incarnation, self._options.down_after / 3)
+        return self._continuity.send(link, self._incarnation, self._options.patience)
 
     def _resynced(self, before: Standpoint) -> None:
         """Some replica had a full resync: was it ours?"""
